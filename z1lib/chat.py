@@ -1,0 +1,62 @@
+"""From a conversation to token ids through the model's chat template, the same way in training and at inference.
+
+Text inside a message never becomes a control token: a user who writes "<|im_end|>" gets those characters.
+"""
+
+import re
+
+from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+
+
+def conversation(prompt: str, system_prompt: str | None) -> list[Message]:
+    """A one-turn conversation; without a system prompt the template's own default applies, "" is an empty one."""
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of plain text, tokenised alone: no special token is added, none is recognised."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
+    """Ids of the templated conversation up to where the assistant's answer begins."""
+    return _encode_around(tokenizer, messages, lambda rows: _render(tokenizer, rows, add_generation_prompt=True))
+
+
+def encode_end(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
+    """Ids the template puts after the last message: the end token and, in some templates, a newline.
+
+    Raises ValueError for a template that puts something else than the message between the generation prompt and them:
+    what is trained would not be what is decoded.
+    """
+    *before, last = messages
+    marked = _render(tokenizer, [*before, {**last, "content": _mark(0)}])
+    start, _, end = marked.partition(_mark(0))
+    if start != _render(tokenizer, before, add_generation_prompt=True):
+        raise ValueError("the chat template writes an answered turn differently from its generation prompt")
+    return tokenizer(end, add_special_tokens=False)["input_ids"]
+
+
+def _render(tokenizer, messages: list[Message], **options) -> str:
+    return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+
+def _mark(number: int) -> str:
+    return f"\ue000{number}\ue001"  # private-use characters, which no template writes
+
+
+def _encode_around(tokenizer, messages: list[Message], render) -> list[int]:
+    """Encode the rendered text; messages that spell a control token are encoded apart, as plain text."""
+    control = tokenizer.all_special_tokens + list(tokenizer.get_added_vocab())
+    spelled = {i for i, row in enumerate(messages) if any(token in row["content"] for token in control)}
+    marked = [{**row, "content": _mark(i)} if i in spelled else row for i, row in enumerate(messages)]
+    ids = []
+    for piece in re.split("(\ue000\\d+\ue001)", render(marked)):
+        if piece.startswith("\ue000"):
+            ids += encode_text(tokenizer, messages[int(piece[1:-1])]["content"])
+        else:
+            ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids

@@ -1,0 +1,126 @@
+"""A key-value cache with one slot a row, so that rows come, go and branch without moving the others.
+
+transformers' DynamicCache concatenates all keys and values anew at every token and at every change of the batch; here
+a token is written in place, and a row that leaves or branches costs one copied row. The attention beside it reads
+the cache without repeating the heads that share keys (grouped-query attention).
+"""
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+GROWTH = 128  # positions added at a time
+
+
+def grouped_attention(module, query, key, value, attention_mask, **options):
+    """sdpa; for one new token, the query heads that share a key head stand as queries of that head.
+
+    query (rows, heads, 1, size), key and value (rows, key heads, positions, size) -> (rows, 1, heads, size).
+    """
+    rows, heads, new, size = query.shape
+    if new != 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    folded = query.view(rows, key.shape[1], heads // key.shape[1], size)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        folded, key, value, attn_mask=attention_mask, scale=options["scaling"]
+    )
+    return output.reshape(rows, 1, heads, size), None
+
+
+AttentionInterface.register("grouped_sdpa", grouped_attention)
+AttentionMaskInterface.register("grouped_sdpa", sdpa_mask)
+
+
+class _SlotLayer(DynamicLayer):
+    """One layer's keys and values: (slots, key heads, positions, head size), the first `len(lengths)` slots in use."""
+
+    def __init__(self, cache: "SlotCache"):
+        super().__init__()
+        self.cache = cache
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        lengths = self.cache.lengths
+        rows = torch.arange(len(lengths), device=lengths.device)
+        self.keys[rows, :, lengths] = key_states[:, :, 0]
+        self.values[rows, :, lengths] = value_states[:, :, 0]
+        used = (slice(0, len(rows)), slice(None), slice(0, self.cache.extent))
+        return self.keys[used], self.values[used]
+
+    def grow(self, slots: int, positions: int) -> None:
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros(slots, old.shape[1], positions, old.shape[3])
+            new[: old.shape[0], :, : old.shape[2]] = old
+            setattr(self, name, new)
+
+
+class SlotCache(Cache):
+    """Rows 0 .. n-1 of the batch live in slots 0 .. n-1; `lengths[i]` positions of slot i are filled."""
+
+    def __init__(self, config: PreTrainedConfig, device: str):
+        layer_types = getattr(config.get_text_config(), "layer_types", None) or ["full_attention"]
+        if set(layer_types) != {"full_attention"}:
+            raise ValueError(f"the transformers engine needs full attention in every layer, not {set(layer_types)}")
+        super().__init__(layers=[_SlotLayer(self) for _ in range(config.get_text_config().num_hidden_layers)])
+        self.lengths = torch.zeros(0, dtype=torch.long, device=device)
+        self.extent = 0  # positions that attention reads: the longest row and its new token
+
+    def adopt(self, prefilled: DynamicCache, lengths: list[int]) -> None:
+        """Append left-padded rows just prefilled."""
+        first, longest = len(self.lengths), max(lengths)
+        for layer, new in zip(self.layers, prefilled.layers):
+            if layer.keys is None:
+                layer.keys, layer.values = new.keys[:0], new.values[:0]
+        self._reserve(first + len(lengths), longest)
+        for layer, new in zip(self.layers, prefilled.layers):
+            for row, length in enumerate(lengths):
+                layer.keys[first + row, :, :length] = new.keys[row, :, -length:]
+                layer.values[first + row, :, :length] = new.values[row, :, -length:]
+        self.lengths = torch.cat([self.lengths, self.lengths.new_tensor(lengths)])
+
+    def arrange(self, kept: list[int]) -> list[int]:
+        """Keep these slots (one may come twice: a branch). Returns, slot by slot, the index in `kept` that lives there.
+
+        Rows stay where they are if they can; the others are copied into the slots that become free.
+        """
+        place: list = [None] * len(kept)
+        movers = []
+        for index, slot in enumerate(kept):
+            if slot < len(kept) and place[slot] is None:
+                place[slot] = index
+            else:
+                movers.append(index)
+        free = [slot for slot, index in enumerate(place) if index is None]
+        self._reserve(len(kept), 0)
+        source = torch.tensor([kept[index] for index in movers], dtype=torch.long, device=self.lengths.device)
+        target = torch.tensor(free, dtype=torch.long, device=self.lengths.device)
+        for layer in self.layers if free else []:
+            layer.keys[target, :, : self.extent] = layer.keys[source, :, : self.extent]
+            layer.values[target, :, : self.extent] = layer.values[source, :, : self.extent]
+        for slot, index in zip(free, movers):
+            place[slot] = index
+        self.lengths = self.lengths[torch.tensor([kept[i] for i in place], dtype=torch.long, device=self.lengths.device)]
+        return place
+
+    def open(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make room for one token a row; its positions (rows, 1) and the mask (rows, 1, 1, positions) of what it sees.
+
+        Call `advance` when the model has run.
+        """
+        self.extent = int(self.lengths.max()) + 1
+        self._reserve(len(self.lengths), self.extent)
+        seen = torch.arange(self.extent, device=self.lengths.device) <= self.lengths[:, None]
+        return self.lengths[:, None], seen[:, None, None, :]
+
+    def advance(self) -> None:
+        self.lengths = self.lengths + 1
+
+    def _reserve(self, slots: int, positions: int) -> None:
+        have_slots, _, have_positions, _ = self.layers[0].keys.shape
+        if slots > have_slots or positions > have_positions:
+            room = max(have_positions, -(-positions // GROWTH) * GROWTH)
+            slots = max(slots, 2 * have_slots) if slots > have_slots else have_slots
+            for layer in self.layers:
+                layer.grow(slots, room)

@@ -1,0 +1,192 @@
+"""The transformers engine: any device, any causal language model, one row a completion.
+
+Rows leave the batch when they finish and others take their place; a branch copies its row's key-value cache, so that
+nothing is prefilled or decoded twice. The computation of a row does not depend on its neighbours except through
+floating point: another batch shape may round differently, which in float32 moves a greedy choice only where two
+logits agree to about six digits, and in bfloat16 visibly more often.
+
+Sampled tokens use noise keyed by (seed, sample, position), so a completion does not depend on the batch it was in.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from z1lib.engines import Decoded, Request, check_context
+from z1lib.engines.slots import SlotCache
+from z1lib.models import end_token_ids, fingerprint
+from z1lib.window import Policy
+
+
+@dataclass
+class _Row:
+    """A completion being decoded; `branch` is 0 for the request's own policy, else 1 + the branch's index."""
+
+    index: int
+    branch: int
+    policy: Policy
+    request: Request
+    ids: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    def extend(self, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int]) -> None:
+        """Append the next id: the policy's, else the likeliest, else a sampled one."""
+        step = self.policy.step(self.ids)
+        if step.force is not None:
+            self.ids.append(step.force)
+            return
+        token = likeliest if self.request.temperature == 0 else sample_token(logits, self.request, len(self.ids))
+        if step.instead is not None and token in step.of:
+            token = step.instead
+        self.ids.append(token)
+        self.ended = token in end_ids
+
+
+class _Track:
+    """What a request still owes: its own completion and one for every branch."""
+
+    def __init__(self, request: Request):
+        self.waiting = dict(enumerate(request.branches, start=1))
+        self.total = 1 + len(request.branches)
+        self.done: dict[int, Decoded] = {}
+
+    def advance(self, row: _Row) -> list[_Row]:
+        """The rows that go on from this one: itself unless it is finished, and the branches due at its length."""
+        due = [b for b, policy in self.waiting.items() if policy.window == len(row.ids)] if row.branch == 0 else []
+        going = [] if row.ended else [branch for b in due if (branch := self._part(row, b))]
+        if row.ended or row.policy.finished(row.ids):
+            self.done[row.branch] = Decoded(row.ids, row.ended)
+            return going
+        return [row, *going]
+
+    def _part(self, row: _Row, branch: int) -> _Row | None:
+        policy = self.waiting[branch]
+        parted = _Row(row.index, branch, policy, row.request, list(row.ids))
+        if policy.finished(row.ids):
+            self.done[branch] = Decoded(parted.ids, False)
+        elif policy.step(row.ids).force is None:  # nothing to force: the branch is the row itself
+            return None
+        del self.waiting[branch]
+        return None if branch in self.done else parted
+
+    def complete(self) -> bool:
+        return 0 in self.done and len(self.done) + len(self.waiting) == self.total
+
+    def collect(self) -> list[Decoded]:
+        """All completions, the request's own first; branches that never parted share its ids. Empties the track."""
+        done = {**dict.fromkeys(self.waiting, self.done[0]), **self.done}
+        self.done = {}
+        return [done[branch] for branch in range(self.total)]
+
+
+class TransformersEngine:
+    """Decodes with a model loaded by transformers.
+
+    `batch_size` is the number of prompts decoded together; branches come on top. Other options go to
+    `AutoModelForCausalLM.from_pretrained`.
+    """
+
+    def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int = 32, **options):
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, dtype=dtype or "auto", attn_implementation="grouped_sdpa", **options
+        )
+        self.model = loaded.to(self.device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.model_name, self.fingerprint = str(model), fingerprint(model)
+        self.end_ids = end_token_ids(self.model, self.tokenizer)
+        self.context_length = self.model.config.get_text_config().max_position_embeddings
+        self.batch_size = batch_size
+
+    @torch.inference_mode()
+    def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
+        """Yield (index of the request, [its own completion, one for each branch]) as requests finish."""
+        check_context(requests, self.context_length)
+        tracks = [_Track(request) for request in requests]
+        batch = _Batch(self.model, self.device, tracks)
+        # Long prompts tend to have long completions: started together they leave together.
+        queue = deque(sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids)))
+        while queue or batch.rows:
+            if queue and len(batch.rows) <= self.batch_size // 2:
+                arrivals = [queue.popleft() for _ in range(min(self.batch_size - len(batch.rows), len(queue)))]
+                batch.admit([_Row(i, 0, requests[i].policy, requests[i]) for i in arrivals])
+            batch.extend(self.end_ids)
+            for index, track in enumerate(tracks):
+                if track.complete():
+                    yield index, track.collect()
+
+
+class _Batch:
+    """Rows with their cache and the logits (rows x vocabulary) of their next ids."""
+
+    def __init__(self, model, device: str, tracks: list[_Track]):
+        self.model, self.device, self.tracks = model, device, tracks
+        self.rows: list[_Row] = []
+        self.cache = SlotCache(model.config, device)
+        self.logits = torch.empty(0, device=device)
+
+    def admit(self, rows: list[_Row]) -> None:
+        """Prefill new rows, left-padded, and add them."""
+        prompts = [row.request.prompt_ids for row in rows]
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self.device)
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        prefilled = DynamicCache(config=self.model.config)
+        logits = self._run(ids, mask, positions, prefilled)
+        self.cache.adopt(prefilled, [len(p) for p in prompts])
+        self.rows, self.logits = self.rows + rows, torch.cat([self.logits, logits])
+        self._settle()
+
+    def extend(self, end_ids: frozenset[int]) -> None:
+        """Give every row its next id, let finished rows go and branches part, and compute the next logits."""
+        likeliest = self.logits.argmax(dim=-1).tolist()
+        for row, token, logits in zip(self.rows, likeliest, self.logits):
+            row.extend(token, logits, end_ids)
+        self._settle()
+        if self.rows:
+            positions, mask = self.cache.open()
+            ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.device)
+            self.logits = self._run(ids, mask, positions, self.cache)
+            self.cache.advance()
+
+    def _settle(self) -> None:
+        going = [self.tracks[row.index].advance(row) for row in self.rows]
+        kept = [slot for slot, rows in enumerate(going) for _ in rows]
+        rows = [row for group in going for row in group]
+        if kept != list(range(len(self.rows))):
+            place = self.cache.arrange(kept)
+            rows = [rows[i] for i in place]
+            self.logits = self.logits[torch.tensor([kept[i] for i in place], dtype=torch.long, device=self.device)]
+        self.rows = rows
+
+    def _run(self, ids, mask, positions, cache) -> torch.Tensor:
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float()
+
+
+def sample_token(logits: torch.Tensor, request: Request, position: int) -> int:
+    """A token drawn by temperature and nucleus (top-p) sampling with noise keyed by seed, sample and position.
+
+    Adding Gumbel noise to log-probabilities and taking the largest draws from the distribution exactly.
+    """
+    logits = logits.cpu() / request.temperature
+    if request.top_p < 1:
+        ordered, order = logits.softmax(dim=-1).sort(descending=True)
+        outside = ordered.cumsum(dim=-1) - ordered >= request.top_p
+        logits[order[outside]] = float("-inf")
+    key = hashlib.sha256(f"{request.seed}/{request.sample}/{position}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+    noise = -torch.log(-torch.log(torch.rand(logits.shape, generator=generator, dtype=torch.float64)))
+    return int((logits.double() + noise).argmax())

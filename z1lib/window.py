@@ -1,0 +1,240 @@
+"""The paper's idea, the Shifted Thinking Window, and the policies it is compared with.
+
+A policy is a pure function of the token ids generated so far: `step(ids)` says to force an id, to put one id in the
+place of others, or nothing; `finished(ids)` says that a token limit is reached; `account(ids, ended)` splits a
+completion into thinking, forced and answer tokens (`ended`: by an end token). An engine stops at an end token by itself, before it asks the policy, so an
+end token sampled as the last one a window allows is a natural end: no hint, not overran.
+
+A policy holds text; `bind(encode)` gives the same policy with its text as token ids, each piece tokenised alone.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Callable, Protocol, Sequence
+
+HINT = "\n\nI overthought it, the final answer should be:\n\n"  # paper, section 3; FACTS: printed and in the scripts
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a policy asks of the next token: `force` this id, or choose `instead` wherever one of `of` would come."""
+
+    force: int | None = None
+    instead: int | None = None
+    of: tuple[int, ...] = ()
+
+
+FREE = Step()
+
+
+@dataclass(frozen=True)
+class Account:
+    """Tokens by what they are; their sum is the completion's length."""
+
+    thinking: int
+    hint: int
+    answer: int
+    overran: bool
+
+
+class Policy(Protocol):
+    name: str
+    window: int  # the thinking limit, in tokens
+    max_tokens: int  # no completion is longer
+
+    def bind(self, encode: Callable[[str], list[int]], end_ids: frozenset[int] = frozenset()) -> "Policy": ...
+    def step(self, ids: Sequence[int]) -> Step: ...
+    def finished(self, ids: Sequence[int]) -> bool: ...
+    def account(self, ids: Sequence[int], ended: bool) -> Account: ...
+
+
+def encode_forced(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]:
+    """The ids of a text that a policy forces. Raises ValueError if there are none: nothing would be forced."""
+    ids = tuple(encode(text))
+    if not ids:
+        raise ValueError(f"the forced text {text!r} tokenises to nothing")
+    return ids
+
+
+def check_limits(policy, **limits: int) -> None:
+    """Raises ValueError naming the first limit that is not an integer of at least its minimum (0, answers 1)."""
+    for name, value in limits.items():
+        least = 1 if "answer" in name else 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{type(policy).__name__}: {name} must be an integer of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class ShiftedWindow:
+    """At most `max_thinking_tokens` of thinking; a completion that passes them gets the hint and then answers.
+
+    (I) A completion that ends by itself inside the window is left alone. (II) Another has the hint's ids forced at
+    positions W .. W + H - 1 and then at most `max_answer_tokens` more. There are no delimiters, and the policy looks
+    at the number of generated ids alone (paper, section 3). W = 0 forces the hint first.
+    """
+
+    max_thinking_tokens: int
+    hint: str = HINT
+    max_answer_tokens: int = 512
+    hint_ids: tuple[int, ...] = ()
+    name = "shifted_window"
+
+    def __post_init__(self):
+        check_limits(self, max_thinking_tokens=self.max_thinking_tokens, max_answer_tokens=self.max_answer_tokens)
+
+    def bind(self, encode, end_ids=frozenset()):
+        return replace(self, hint_ids=encode_forced(encode, self.hint))
+
+    @property
+    def window(self) -> int:
+        return self.max_thinking_tokens
+
+    @property
+    def max_tokens(self) -> int:
+        return self.max_thinking_tokens + len(self.hint_ids) + self.max_answer_tokens
+
+    def step(self, ids):
+        k = len(ids) - self.max_thinking_tokens
+        return Step(force=self.hint_ids[k]) if 0 <= k < len(self.hint_ids) else FREE
+
+    def finished(self, ids):
+        return len(ids) >= self.max_tokens
+
+    def account(self, ids, ended):
+        thinking = min(len(ids), self.max_thinking_tokens)
+        hint = min(len(ids) - thinking, len(self.hint_ids))
+        return Account(thinking, hint, len(ids) - thinking - hint, overran=hint > 0)
+
+
+@dataclass(frozen=True)
+class BudgetForcing:
+    """s1's budget forcing, for models trained with delimiters (arXiv 2501.19393, section 3.1).
+
+    Cap: after `max_thinking_tokens` without the end-of-thinking `delimiter`, the delimiter and `hint` are forced.
+    The paper's treatment of R1-Distill is `hint="the final answer is:"`; `close=False` leaves the delimiter out.
+    Extend: the first `extensions` times the model would close its thinking, `wait` comes instead; a `wait` the model
+    wrote by itself counts as one of them, since the ids do not tell the two apart.
+    A delimiter the model writes by itself is thinking, and only one that is complete within the cap counts.
+    """
+
+    max_thinking_tokens: int
+    hint: str = "\n\nFinal Answer:"
+    max_answer_tokens: int = 512
+    delimiter: str = "</think>"
+    close: bool = True
+    extensions: int = 0
+    wait: str = "Wait"
+    delimiter_ids: tuple[int, ...] = ()
+    forced_ids: tuple[int, ...] = ()
+    wait_ids: tuple[int, ...] = ()
+    end_ids: tuple[int, ...] = ()
+    name = "budget_forcing"
+
+    def __post_init__(self):
+        check_limits(self, max_thinking_tokens=self.max_thinking_tokens, max_answer_tokens=self.max_answer_tokens)
+        check_limits(self, extensions=self.extensions)
+
+    def bind(self, encode, end_ids=frozenset()):
+        delimiter, wait = encode_forced(encode, self.delimiter), encode_forced(encode, self.wait)
+        forced = delimiter * self.close + encode_forced(encode, self.hint)
+        ends = tuple(sorted(end_ids))
+        return replace(self, delimiter_ids=delimiter, forced_ids=forced, wait_ids=wait, end_ids=ends)
+
+    @property
+    def window(self) -> int:
+        return self.max_thinking_tokens
+
+    @property
+    def max_tokens(self) -> int:
+        return self.max_thinking_tokens + len(self.forced_ids) + self.max_answer_tokens
+
+    def step(self, ids):
+        if self._closed_at(ids) is not None:
+            return FREE
+        k = len(ids) - self.max_thinking_tokens
+        if k >= 0:
+            return Step(force=self.forced_ids[k]) if k < len(self.forced_ids) else FREE
+        begun = self._begun_wait(ids)
+        if begun:
+            return Step(force=self.wait_ids[begun])
+        if count(ids, self.wait_ids) < self.extensions:
+            return Step(instead=self.wait_ids[0], of=(self.delimiter_ids[0], *self.end_ids))
+        return FREE
+
+    def finished(self, ids):
+        closed = self._closed_at(ids)
+        start = closed if closed is not None else self.max_thinking_tokens + len(self.forced_ids)
+        return len(ids) >= start + self.max_answer_tokens
+
+    def account(self, ids, ended):
+        closed = self._closed_at(ids)
+        thinking = min(len(ids), self.max_thinking_tokens) if closed is None else closed
+        waits = min(self.extensions, count(ids[:thinking], self.wait_ids)) * len(self.wait_ids)
+        forced = 0 if closed is not None else min(len(ids) - thinking, len(self.forced_ids))
+        return Account(thinking - waits, waits + forced, len(ids) - thinking - forced, overran=forced > 0)
+
+    def _closed_at(self, ids) -> int | None:
+        """Where the answer starts after a delimiter sampled within the cap."""
+        start = find(ids[: self.max_thinking_tokens], self.delimiter_ids)
+        return None if start is None else start + len(self.delimiter_ids)
+
+    def _begun_wait(self, ids) -> int:
+        """How many ids of a `wait` that is still to be completed stand at the end."""
+        if not self.extensions:
+            return 0
+        for length in range(len(self.wait_ids) - 1, 0, -1):
+            if tuple(ids[-length:]) == self.wait_ids[:length]:
+                return length
+        return 0
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """The control: decode at most `max_tokens` and stop, no hint, no second chance."""
+
+    max_tokens: int
+    name = "truncation"
+
+    def __post_init__(self):
+        check_limits(self, max_tokens=self.max_tokens)
+
+    def bind(self, encode, end_ids=frozenset()):
+        return replace(self, max_tokens=self.max_tokens)
+
+    @property
+    def window(self) -> int:
+        return self.max_tokens
+
+    def step(self, ids):
+        return FREE
+
+    def finished(self, ids):
+        return len(ids) >= self.max_tokens
+
+    def account(self, ids, ended):
+        return Account(len(ids), 0, 0, overran=not ended)
+
+
+@dataclass(frozen=True)
+class Unbounded(Truncation):
+    """The model left alone; `max_tokens` is only what the machine can bear, not a policy."""
+
+    name = "unbounded"
+
+
+def find(ids: Sequence[int], part: Sequence[int], start: int = 0) -> int | None:
+    """The first position of `part` in `ids` from `start` on, or None."""
+    ids = list(ids)
+    while part[0] in ids[start:]:
+        start = ids.index(part[0], start)
+        if tuple(ids[start : start + len(part)]) == tuple(part):
+            return start
+        start += 1
+    return None
+
+
+def count(ids: Sequence[int], part: Sequence[int]) -> int:
+    """How often `part` occurs in `ids`, without overlap."""
+    found, start = 0, find(ids, part)
+    while start is not None:
+        found, start = found + 1, find(ids, part, start + len(part))
+    return found
