@@ -65,7 +65,7 @@ class SlotCache(Cache):
             raise ValueError(f"the transformers engine needs full attention in every layer, not {set(layer_types)}")
         super().__init__(layers=[_SlotLayer(self) for _ in range(config.get_text_config().num_hidden_layers)])
         self.lengths = torch.zeros(0, dtype=torch.long, device=device)
-        self.extent = 0  # positions that attention reads: the longest row and its new token
+        self.extent = 0  # positions in use: those of the longest row and its next token
 
     def adopt(self, prefilled: DynamicCache, lengths: list[int]) -> None:
         """Append left-padded rows just prefilled."""
@@ -73,6 +73,7 @@ class SlotCache(Cache):
         for layer, new in zip(self.layers, prefilled.layers):
             if layer.keys is None:
                 layer.keys, layer.values = new.keys[:0], new.values[:0]
+        self.extent = max(self.extent, longest)
         self._reserve(first + len(lengths), longest)
         for layer, new in zip(self.layers, prefilled.layers):
             for row, length in enumerate(lengths):

@@ -1,0 +1,178 @@
+"""The policies, token by token."""
+
+import pytest
+from conftest import END, ScriptedEngine, encode, write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from z1lib.inference import generate
+from z1lib.window import HINT, BudgetForcing, ShiftedWindow, Truncation, Unbounded, count, find
+
+
+def run(text: str, policy):
+    [[row]] = generate(ScriptedEngine(write(text)), [encode("p")], policy)
+    return row
+
+
+def bound(policy):
+    return policy.bind(encode, frozenset({END}))
+
+
+def ledger(row):
+    return row.thinking_tokens, row.hint_tokens, row.answer_tokens
+
+
+def test_the_hint_is_the_papers_phrase():
+    assert HINT == "\n\nI overthought it, the final answer should be:\n\n"
+
+
+def test_a_completion_that_ends_inside_the_window_is_left_alone():
+    row = run("abc", ShiftedWindow(10, hint="!!"))
+    assert (row.thinking_text, row.answer_text, row.overran, row.finish_reason) == ("abc", "", False, "stop")
+    assert ledger(row) == (4, 0, 0)
+    assert row.token_ids == [*encode("abc"), END]
+
+
+def test_a_completion_that_passes_the_window_gets_the_hint_id_by_id_and_then_answers():
+    row = run("abcdefghij", ShiftedWindow(3, hint="!?", max_answer_tokens=4))
+    assert row.token_ids == encode("abc!?fghi")
+    assert ledger(row) == (3, 2, 4)
+    assert (row.overran, row.finish_reason) == (True, "length")
+
+
+def test_an_end_token_as_the_last_one_the_window_allows_is_a_natural_end():
+    row = run("abc", ShiftedWindow(4, hint="!!"))
+    assert ledger(row) == (4, 0, 0)
+    assert not row.overran
+
+
+def test_an_end_token_one_past_the_window_comes_too_late():
+    row = run("abcd", ShiftedWindow(4, hint="!!", max_answer_tokens=5))
+    assert row.token_ids == [*encode("abcd!!"), END]
+    assert ledger(row) == (4, 2, 1)
+    assert (row.overran, row.finish_reason) == (True, "stop")
+
+
+def test_an_end_token_first_is_an_empty_completion_of_one_thinking_token():
+    row = run("", ShiftedWindow(4, hint="!!"))
+    assert (row.token_ids, ledger(row), row.thinking_text) == ([END], (1, 0, 0), "")
+
+
+def test_a_window_of_zero_forces_the_hint_first():
+    row = run("abcdef", ShiftedWindow(0, hint="!!", max_answer_tokens=2))
+    assert row.token_ids == encode("!!cd")
+    assert ledger(row) == (0, 2, 2)
+
+
+def test_the_window_looks_at_the_number_of_ids_alone():
+    policy = bound(ShiftedWindow(3, hint="!?"))
+    for length in range(8):
+        assert len({policy.step([token] * length) for token in (1, 2, 99)}) == 1
+
+
+def test_an_end_token_inside_a_forced_hint_does_not_end_the_completion():
+    policy = ShiftedWindow(2, hint="\0!", max_answer_tokens=1)
+    row = run("abcdefgh", policy)
+    assert row.token_ids == [*encode("ab"), END, *encode("!"), *encode("e")]
+
+
+@given(st.integers(0, 30), st.integers(1, 8), st.integers(1, 9), st.integers(0, 40))
+def test_the_shifted_ledger_adds_up_and_never_exceeds_its_parts(window, hint, answer, length):
+    row = run("x" * length, ShiftedWindow(window, hint="!" * hint, max_answer_tokens=answer))
+    assert sum(ledger(row)) == len(row.token_ids) <= window + hint + answer
+    assert row.thinking_tokens <= window
+    assert row.hint_tokens == (hint if row.overran else 0)
+    assert row.overran == (length + 1 > window)
+
+
+def test_budget_forcing_closes_the_thinking_and_asks_for_the_answer():
+    row = run("abcdefghijkl", BudgetForcing(3, hint="F:", delimiter="</t>", max_answer_tokens=2))
+    assert row.token_ids == encode("abc</t>F:jk")
+    assert ledger(row) == (3, 6, 2)
+
+
+def test_budget_forcing_may_leave_the_delimiter_out():
+    row = run("abcdefghijkl", BudgetForcing(3, hint="F:", delimiter="</t>", close=False, max_answer_tokens=2))
+    assert row.token_ids == encode("abcF:fg")
+
+
+def test_a_delimiter_written_by_the_model_ends_its_thinking_and_starts_the_answer_budget():
+    row = run("ab</t>123456", BudgetForcing(9, hint="F:", delimiter="</t>", max_answer_tokens=3))
+    assert row.token_ids == encode("ab</t>123")
+    assert ledger(row) == (6, 0, 3)
+    assert (row.overran, row.thinking_text, row.answer_text) == (False, "ab</t>", "123")
+
+
+def test_a_delimiter_that_is_not_complete_within_the_cap_does_not_count():
+    row = run("abc</t>de", BudgetForcing(5, hint="F", delimiter="</t>", max_answer_tokens=1))
+    assert row.token_ids[:10] == encode("abc</" + "</t>F")
+
+
+def test_a_delimiter_complete_with_the_last_token_of_the_cap_is_a_natural_end_of_thinking():
+    row = run("ab</t>xyz", BudgetForcing(6, hint="F", delimiter="</t>", max_answer_tokens=2))
+    assert row.token_ids == encode("ab</t>xy")
+    assert not row.overran
+
+
+def test_extending_puts_wait_where_the_thinking_would_close_as_often_as_allowed():
+    row = run("ab>cd>ef>gh", BudgetForcing(20, hint="F", delimiter=">", wait="W", extensions=2, max_answer_tokens=2))
+    assert row.token_ids == encode("abWcdWef>gh")
+    assert ledger(row) == (7, 2, 2)
+
+
+def test_extending_also_holds_back_the_end_token():
+    row = run("ab", BudgetForcing(4, hint="F", delimiter=">", wait="W", extensions=1, max_answer_tokens=1))
+    assert row.token_ids == [*encode("abW"), END]
+
+
+def test_a_wait_of_several_tokens_is_completed():
+    row = run("ab>defghij", BudgetForcing(7, hint="F", delimiter=">", wait="Wt.", extensions=1, max_answer_tokens=1))
+    assert row.token_ids == encode("abWt.fg>F" + "j")
+    assert row.hint_tokens == 3 + 2
+
+
+@given(st.text(alphabet="ab>W", max_size=30), st.integers(0, 20), st.integers(0, 3), st.integers(1, 5))
+def test_the_budget_forcing_ledger_adds_up(text, window, extensions, answer):
+    policy = BudgetForcing(window, "F:", answer, delimiter=">", wait="W", extensions=extensions)
+    row = run(text, policy)
+    assert sum(ledger(row)) == len(row.token_ids) <= window + 3 + answer
+    assert min(ledger(row)) >= 0
+
+
+def test_truncation_stops_and_says_nothing():
+    row = run("abcdef", Truncation(3))
+    assert (row.token_ids, ledger(row), row.overran, row.answer_text) == (encode("abc"), (3, 0, 0), True, "")
+
+
+def test_truncation_at_the_end_token_is_a_natural_end():
+    row = run("ab", Truncation(3))
+    assert (row.overran, row.finish_reason) == (False, "stop")
+
+
+def test_the_four_policies_have_the_names_of_the_summary():
+    names = [policy.name for policy in (ShiftedWindow(1), BudgetForcing(1), Truncation(1), Unbounded(1))]
+    assert names == ["shifted_window", "budget_forcing", "truncation", "unbounded"]
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, True, None, "3"])
+def test_a_window_must_be_a_whole_number_of_at_least_zero(bad):
+    for make in (ShiftedWindow, BudgetForcing, Truncation):
+        with pytest.raises(ValueError, match="must be an integer of at least 0"):
+            make(bad)
+
+
+def test_an_answer_budget_of_zero_is_refused():
+    with pytest.raises(ValueError, match="max_answer_tokens"):
+        ShiftedWindow(3, max_answer_tokens=0)
+
+
+def test_a_hint_that_tokenises_to_nothing_is_refused():
+    with pytest.raises(ValueError, match="tokenises to nothing"):
+        bound(ShiftedWindow(3, hint=""))
+
+
+@given(st.lists(st.integers(0, 2), max_size=12), st.lists(st.integers(0, 2), min_size=1, max_size=3))
+def test_find_and_count_agree_with_text_search(ids, part):
+    text, piece = "".join(map(str, ids)), "".join(map(str, part))
+    assert find(ids, part) == (text.find(piece) if piece in text else None)
+    assert count(ids, part) == text.count(piece)
