@@ -13,9 +13,13 @@ READY := .venv/.ready$(if $(EXTRAS),-$(EXTRAS))
 STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
 PINNED = $(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['$(1)'])"
 
+ifeq ($(wildcard profiles/$(PROFILE).yaml),)
+$(error no profile '$(PROFILE)'; there are: $(sort $(basename $(notdir $(wildcard profiles/*.yaml)))))
+endif
+
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  PROFILE=$(PROFILE); profiles: $(basename $(notdir $(wildcard profiles/*.yaml)))"
+	@echo "  PROFILE=$(PROFILE); profiles: $(sort $(basename $(notdir $(wildcard profiles/*.yaml))))"
 
 setup: $(READY) ## build .venv from the pins of pyproject.toml (EXTRAS=... adds an extra)
 $(READY): pyproject.toml
@@ -42,12 +46,12 @@ $(RUN)/04_analysis.ipynb: z1lib/analysis.py z1lib/figures.py z1lib/published.py 
 
 # papermill leaves its output behind when a cell fails: the notebook gets its name only when it ran to the end.
 $(RUN)/%.ipynb: notebooks/%.ipynb | $(READY)
-	@test -f profiles/$(PROFILE).yaml || { echo "no profile '$(PROFILE)'; there are: $(basename $(notdir $(wildcard profiles/*.yaml)))"; exit 2; }
 	@mkdir -p $(RUN)
 	@echo "== $* ($(PROFILE)), log in $(RUN)/$*.log"
 	@$(BIN)/papermill $< $(RUN)/$*.running.ipynb --cwd notebooks -k python3 --log-output \
 	  -p profile $(PROFILE) -p runs_dir ../runs 2>&1 | tee $(RUN)/$*.log || { mv -f $(RUN)/$*.running.ipynb $(RUN)/$*.failed.ipynb; \
 	  echo "$* failed: $$(grep -o 'Exception encountered at .*' $(RUN)/$*.log | head -1)"; \
+	  echo "  $$(grep -v '^$$' $(RUN)/$*.log | tail -1)"; \
 	  echo "  log: $(RUN)/$*.log, notebook up to there: $(RUN)/$*.failed.ipynb; \`make reproduce\` goes on from here"; exit 1; }
 	@rm -f $(RUN)/$*.failed.ipynb
 	@mv $(RUN)/$*.running.ipynb $@

@@ -88,7 +88,9 @@ def test_greedy_decoding_is_that_of_transformers_generate(engine):
 @settings(max_examples=50)
 @given(st.lists(st.text(alphabet="ab>", max_size=15), min_size=1, max_size=4), st.sets(st.integers(0, 12), min_size=1))
 def test_every_completion_of_a_sweep_accounts_for_its_tokens(texts, windows):
-    engine = ScriptedEngine(lambda prompt, done: [*encode(texts[prompt[0]]), END][min(len(done), len(texts[prompt[0]]))])
+    engine = ScriptedEngine(
+        lambda prompt, done: [*encode(texts[prompt[0]]), END][min(len(done), len(texts[prompt[0]]))]
+    )
     prompts = [[i] for i in range(len(texts))]
     for policy in (ShiftedWindow, BudgetForcing):
         for rows in window_sweep(engine, prompts, sorted(windows), policy, hint="!!", max_answer_tokens=3).values():

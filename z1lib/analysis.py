@@ -11,9 +11,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from z1lib.records import Completion, Grade, Problem
 
-SUMMARY = (
-    "model policy window problem_set level n accuracy accuracy_low accuracy_high thinking_tokens total_tokens overrun_rate"
-).split()
+SUMMARY = ["model", "policy", "window", "problem_set", "level", "n", "accuracy", "accuracy_low", "accuracy_high"]
+SUMMARY += ["thinking_tokens", "total_tokens", "overrun_rate"]
 Curve = list[tuple[float, float]]
 
 
@@ -54,7 +53,9 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
             (one.model, one.policy, one.window, problem.source, problem.level, one.problem_id, one.sample)
             + (grade.correct, one.thinking_tokens, total, one.overran, grade.error)
         )
-    columns = "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens overran error"
+    columns = (
+        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens overran error"
+    )
     frame = pd.DataFrame(rows, columns=columns.split())
     twice = frame[frame.duplicated(["model", "policy", "window", "problem_id", "sample"])]
     if len(twice):
@@ -230,10 +231,12 @@ def say_hint(frame: pd.DataFrame, model: str, problem_set: str, draws: int, seed
         gains = hint_gain(frame, model, control, draws, seed)
         often = gains[gains.overran > 0.2]
         better, surely = int((often.gain > 0).sum()), int((often.low > 0).sum())
-        span = ", ".join(f"{row.window}: {row.gain:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" for row in often.itertuples())
+        span = ", ".join(
+            f"{row.window}: {row.gain:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" for row in often.itertuples()
+        )
         lines.append(
-            f"* Against the trace {words}: the hint is ahead at {better} of the {len(often)} windows that more than 20% "
-            f"overrun, at {surely} of them with an interval above 0 ({span or 'none'})."
+            f"* Against the trace {words}: the hint is ahead at {better} of the {len(often)} windows that more than "
+            f"20% overrun, at {surely} of them with an interval above 0 ({span or 'none'})."
         )
     return "**The hint.** Accuracy with it minus accuracy of the control, paired by problem.\n" + "\n".join(lines)
 
@@ -243,7 +246,9 @@ def say_levels(summary: pd.DataFrame, model: str) -> str:
     lines = []
     for name, part in rows.groupby("problem_set", sort=False):
         part = part.sort_values("level")
-        shown = ", ".join(f"level {r.level}: {r.thinking_tokens:.0f} (accuracy {r.accuracy:.2f})" for r in part.itertuples())
+        shown = ", ".join(
+            f"level {r.level}: {r.thinking_tokens:.0f} (accuracy {r.accuracy:.2f})" for r in part.itertuples()
+        )
         times = part.thinking_tokens.iloc[-1] / part.thinking_tokens.iloc[0]
         lines.append(f"* {name}: {shown}; the most complex takes {times:.1f} times the tokens of the simplest.")
     return f"**Measured.** Mean thinking tokens of `{model}` without a window:\n" + "\n".join(lines)
@@ -257,7 +262,10 @@ def say_overthinking(frame: pd.DataFrame) -> str:
             lines.append(f"* `{model}` solved nothing at its largest window.")
             continue
         after = 1 - first["first"].sum() / first["full"].sum()
-        lines.append(f"* `{model}`: {after:.0%} of the thinking on {len(first)} solved problems came after the first right answer.")
+        lines.append(
+            f"* `{model}`: {after:.0%} of the thinking on {len(first)} solved problems came after the first right "
+            "answer."
+        )
     return "**Measured.**\n" + "\n".join(lines)
 
 
@@ -276,8 +284,9 @@ def say_ratio(ratio: Interval, accuracy: float) -> str:
     else:
         verdict = "the interval holds 1, so neither is shown to need fewer"
     return (
-        f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `z1` thinks {ratio} times as many tokens as "
-        f"`r1`: {verdict}. In {ratio.undefined:.0%} of the bootstrap draws one of the two does not reach it. The rival is ours, not R1-Distill."
+        f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `z1` thinks {ratio} times as many "
+        f"tokens as `r1`: {verdict}. In {ratio.undefined:.0%} of the bootstrap draws one of the two does not reach it. "
+        "The rival is ours, not R1-Distill."
     )
 
 

@@ -132,6 +132,8 @@ def describe(trajectories: list[Trajectory]) -> pd.DataFrame:
     for run, group in table.groupby("run", sort=False):
         for level, tokens in [*group.groupby("level")["tokens"], ("all", group["tokens"])]:
             low, middle, high = np.percentile(tokens, [5, 50, 95])
-            rows.append((run, level, len(tokens), tokens.sum(), tokens.mean(), tokens.min(), low, middle, high, tokens.max()))
+            rows.append(
+                (run, level, len(tokens), tokens.sum(), tokens.mean(), tokens.min(), low, middle, high, tokens.max())
+            )
     columns = ["run", "level", "examples", "tokens", "mean", "min", "p5", "median", "p95", "max"]
     return pd.DataFrame(rows, columns=columns)

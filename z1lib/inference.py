@@ -90,9 +90,7 @@ def first_of_each(problems: list[Problem], most: int | None) -> list[Problem]:
     return kept
 
 
-def study_policies(
-    kind: str, windows: list[int], hint: str, max_answer_tokens: int, max_tokens: int
-) -> list[Policy]:
+def study_policies(kind: str, windows: list[int], hint: str, max_answer_tokens: int, max_tokens: int) -> list[Policy]:
     """All policies one long decode serves: `kind` at every window, truncation there, and the model left alone."""
     windowed = [make_policy(POLICIES[kind], window, hint, max_answer_tokens) for window in windows]
     return [*windowed, *(Truncation(window) for window in windows), Unbounded(max_tokens)]

@@ -25,6 +25,9 @@ class Profile:
 
     name: str
     seed: int
+    # hardware it needs; 0 GPUs: a CPU will do, and a GPU is used if there is one
+    gpus: int
+    gpu_memory_gib: int
     # models
     base_model: str
     base_model_revision: str | None
@@ -32,6 +35,7 @@ class Profile:
     released_models: dict[str, str]
     system_prompt: str | None
     # 01 curation
+    train_source: str
     train_levels: list[int]
     train_problems: int
     response_token_budget: int

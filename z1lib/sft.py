@@ -18,10 +18,9 @@ from z1lib.profile import Profile
 from z1lib.records import Trajectory
 
 IGNORE = -100  # the label that the loss leaves out
-RECIPE = (  # the fields of SFTConfig that change what is learned
-    "learning_rate lr_scheduler_type warmup_steps weight_decay num_train_epochs per_device_train_batch_size "
-    "gradient_accumulation_steps bf16 train_sampling_strategy seed data_seed"
-).split()
+# The fields of SFTConfig that change what is learned.
+RECIPE = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "num_train_epochs", "bf16"]
+RECIPE += ["per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "seed", "data_seed"]
 
 
 def tokenize_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> dict[str, list[int]]:

@@ -22,6 +22,21 @@ class MissingArtifact(FileNotFoundError):
     """A stage's input is not there; the message says which notebook makes it."""
 
 
+class MissingHardware(RuntimeError):
+    """The profile wants a GPU that is not here; the message says which, and which profile runs here."""
+
+
+def check_hardware(profile: Profile) -> None:
+    """Raises MissingHardware, in one line, unless this machine has the GPUs the profile wants."""
+    sizes = [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in range(torch.cuda.device_count())]
+    large = [size for size in sizes if size > 0.95 * profile.gpu_memory_gib]  # a card's usable memory is a little less
+    if len(large) < profile.gpus:
+        raise MissingHardware(
+            f"profile {profile.name} wants {profile.gpus} GPU(s) of {profile.gpu_memory_gib} GiB, this machine has "
+            f"{len(large)}; the default profile mini runs here: `make reproduce PROFILE=mini`"
+        )
+
+
 @dataclass
 class Study:
     """Paths and provenance of one profile's run. Opening it makes the folder and starts the stage's clock."""
@@ -46,6 +61,11 @@ class Study:
             make = f"make only NB={stage} PROFILE={self.profile.name}"
             raise MissingArtifact(f"{path} is missing: notebook {stage} makes it (`{make}`, or `make reproduce`)")
         return path
+
+    def model(self, name: str) -> str:
+        """Where a model of the study is: the released weights the profile names, else the folder that 02 made."""
+        stage = "01_curation" if name == "base" else "02_sft"
+        return self.profile.released_models.get(name) or str(self.need(f"models/{name}", stage))
 
     def finish(self, stage: str, artifacts: list[str]) -> dict:
         """Note in provenance.json when and with what `stage` was run and the hashes of what it made."""

@@ -1,15 +1,17 @@
 """The paper's idea, the Shifted Thinking Window, and the policies it is compared with.
 
-A policy is a pure function of the token ids generated so far: `step(ids)` says to force an id, to put one id in the
+A policy is a pure function of the token ids generated so far. `step(ids)` says to force an id, to put one id in the
 place of others, or nothing; `finished(ids)` says that a token limit is reached; `account(ids, ended)` splits a
-completion into thinking, forced and answer tokens (`ended`: by an end token). An engine stops at an end token by itself, before it asks the policy, so an
-end token sampled as the last one a window allows is a natural end: no hint, not overran.
+completion into thinking, forced and answer tokens (`ended`: by an end token). An engine stops at an end token by
+itself, before it asks the policy, so an end token sampled as the last one a window allows is a natural end: no hint,
+not overran.
 
 A policy holds text; `bind(encode)` gives the same policy with its text as token ids, each piece tokenised alone.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable, Protocol, Sequence
+from typing import Protocol
 
 HINT = "\n\nI overthought it, the final answer should be:\n\n"  # paper, section 3; FACTS: printed and in the scripts
 

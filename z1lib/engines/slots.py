@@ -102,7 +102,9 @@ class SlotCache(Cache):
             layer.values[target, :, : self.extent] = layer.values[source, :, : self.extent]
         for slot, index in zip(free, movers):
             place[slot] = index
-        self.lengths = self.lengths[torch.tensor([kept[i] for i in place], dtype=torch.long, device=self.lengths.device)]
+        self.lengths = self.lengths[
+            torch.tensor([kept[i] for i in place], dtype=torch.long, device=self.lengths.device)
+        ]
         return place
 
     def open(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -211,7 +211,9 @@ def _evaluate(expression: ast.expr, variables: dict):
     return eval(source, {"__builtins__": {"range": range}}, variables)
 
 
-def make_problems(count: int, levels: list[int], seed: int, source: str, taken: set[str] = frozenset()) -> list[Problem]:
+def make_problems(
+    count: int, levels: list[int], seed: int, source: str, taken: set[str] = frozenset()
+) -> list[Problem]:
     """`count` different problems, the levels in turn, none with a program in `taken`; the same for the same seed."""
     rng = random.Random(f"{source}/{seed}")
     problems, seen = [], set(taken)

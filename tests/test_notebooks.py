@@ -1,0 +1,136 @@
+"""The contract of the notebooks, and the whole chain on `smoke` as a reader would start it."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from z1lib.records import Completion, read_jsonl
+from z1lib.study import STAGES
+
+ROOT = Path(__file__).parent.parent
+PARAMETERS = {"profile": "mini", "runs_dir": "../runs"}
+
+
+@pytest.fixture(params=STAGES)
+def notebook(request):
+    return nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_it_opens_like_the_others(notebook):
+    title, purpose, setup, parameters, imports = notebook.cells[:5]
+    assert re.match(r"# \d · ", title.source)
+    for word in ("**Purpose.**", "**You will learn**", "reads", "writes", "CPU"):
+        assert word in purpose.source
+    assert "make setup" in setup.source
+    assert "parameters" in parameters.metadata.tags
+    assert "profile = load_profile(profile)" in imports.source
+
+
+def test_the_parameters_cell_is_tagged_once_and_literal(notebook):
+    [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+    assert assigned == PARAMETERS
+
+
+def test_make_passes_the_parameters_the_notebooks_have():
+    """papermill only warns of a parameter that no cell has, and goes on with the default."""
+    assert set(re.findall(r"-p (\w+)", (ROOT / "Makefile").read_text())) == set(PARAMETERS)
+
+
+def test_it_is_stripped_of_outputs(notebook):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
+
+
+def test_cells_are_short_and_hold_no_long_function(notebook):
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= 15, cell.source
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno <= 5, node.name
+
+
+def test_it_has_about_as_much_prose_as_code_and_ends_with_exercises(notebook):
+    assert len(code_cells(notebook)) <= 1.7 * (len(notebook.cells) - len(code_cells(notebook)))
+    assert notebook.cells[-1].source.startswith("## Exercises")
+    assert len(re.findall(r"^\d\. ", notebook.cells[-1].source, flags=re.M)) >= 3
+
+
+def test_no_profile_takes_another_path_through_the_code():
+    for path in [*ROOT.glob("z1lib/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]:
+        assert not re.search(r"if .*(smoke|profile\.name)", path.read_text()), path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """The files of the project in a new folder, with this environment as its .venv, after one smoke run."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("Makefile", "pyproject.toml", "profiles", "notebooks", "z1lib"):
+        source = ROOT / name
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    run = make(folder, "-o", ".venv/.ready", "reproduce", "PROFILE=smoke")
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return folder
+
+
+def test_the_smoke_chain_makes_every_artifact(clone):
+    made = {path.name for path in (clone / "runs/smoke").iterdir()}
+    assert made >= {f"{stage}.ipynb" for stage in STAGES}
+    assert made >= {"sft.jsonl", "completions.jsonl", "grades.jsonl", "summary.csv", "provenance.json", "models"}
+    assert {path.name for path in (clone / "runs/smoke/models").iterdir()} == {"base", "z1", "r1"}
+    assert len(list((clone / "figures/smoke").glob("*.png"))) == 10
+
+
+def test_the_profile_asked_for_is_the_profile_run(clone):
+    """Without its tag the parameters cell would win over papermill's, and the run would be of `mini`."""
+    assert not (clone / "runs/mini").exists()
+
+
+def test_every_completion_of_the_run_accounts_for_its_tokens(clone):
+    rows = read_jsonl(clone / "runs/smoke/completions.jsonl", Completion)
+    assert len(rows) > 500
+    for row in rows:
+        assert row.thinking_tokens + row.hint_tokens + row.answer_tokens == len(row.token_ids)
+
+
+def test_the_executed_notebooks_say_that_smoke_numbers_mean_nothing(clone):
+    assert "smoke run, numbers mean nothing" in (clone / "runs/smoke/04_analysis.ipynb").read_text()
+
+
+def test_a_second_run_does_nothing(clone):
+    before = {path: path.stat().st_mtime_ns for path in (clone / "runs").rglob("*.ipynb")}
+    run = make(clone, "-o", ".venv/.ready", "reproduce", "PROFILE=smoke")
+    assert run.returncode == 0
+    assert "==" not in run.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (clone / "runs").rglob("*.ipynb")}
+
+
+def test_a_notebook_that_fails_never_counts_as_done_and_is_named(clone):
+    (clone / "runs/smoke/completions.jsonl").write_text('{"problem_id": "tracing-0", "mod')
+    run = make(clone, "-o", ".venv/.ready", "only", "NB=04_analysis", "PROFILE=smoke")
+    assert run.returncode != 0
+    assert "04_analysis failed" in run.stdout
+    assert "runs/smoke/04_analysis.log" in run.stdout
+    assert "completions.jsonl, line 1: not valid JSON" in run.stdout
+    assert not (clone / "runs/smoke/04_analysis.ipynb").exists()
+
+
+def test_an_unknown_profile_lists_those_there_are(clone):
+    run = make(clone, "-o", ".venv/.ready", "reproduce", "PROFILE=huge")
+    assert run.returncode != 0
+    assert "colab mini paper single_gpu smoke" in run.stdout + run.stderr

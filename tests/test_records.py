@@ -1,0 +1,59 @@
+"""Rows on disk: whole or absent, and errors that say where."""
+
+import json
+
+import pytest
+
+from z1lib.records import BadRecord, Grade, Ledger, Problem, read_jsonl, write_jsonl
+
+PROBLEM = {"id": "a", "prompt": "p", "kind": "math", "reference": "1", "level": 1, "source": "s"}
+
+
+def write_lines(path, *rows):
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_rows_survive_the_round_trip(tmp_path):
+    rows = [Problem(**PROBLEM), Problem(**{**PROBLEM, "id": "b", "prompt": 'é "quoted"\nline'})]
+    assert read_jsonl(write_jsonl(tmp_path / "x.jsonl", rows), Problem) == rows
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"id": "a", "pro', "line 2: not valid JSON"),
+        ({**PROBLEM, "id": ""}, "line 2: key 'id': a problem needs an id"),
+        ({key: value for key, value in PROBLEM.items() if key != "id"}, r"line 2: Problem has missing keys \['id'\]"),
+        ({**PROBLEM, "colour": 1}, r"unknown keys \['colour'\]"),
+        ({**PROBLEM, "level": "3"}, "key 'level' should be int, got '3'"),
+        ({**PROBLEM, "level": True}, "key 'level' should be int"),
+        ({**PROBLEM, "prompt": None}, "key 'prompt' should be str"),
+        ({**PROBLEM, "kind": "poem"}, "key 'kind': 'poem'"),
+        ([1], "expected a JSON object"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_line_and_key(tmp_path, row, message):
+    path = write_lines(tmp_path / "x.jsonl", PROBLEM, row)
+    with pytest.raises(BadRecord, match=message) as error:
+        read_jsonl(path, Problem)
+    assert str(path) in str(error.value)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", [Problem(**PROBLEM)])
+    before = path.read_text()
+    with pytest.raises(TypeError):
+        write_jsonl(path, [Problem(**PROBLEM), "not a row"])
+    assert path.read_text() == before
+
+
+def test_a_ledger_keeps_whole_rows_and_drops_a_line_cut_by_a_kill(tmp_path):
+    grade = Grade("p", True, "1", "rule", None, key="k1")
+    Ledger(tmp_path / "x.jsonl", Grade).append([grade])
+    with open(tmp_path / "x.jsonl", "a") as file:
+        file.write('{"problem_id": "q", "corr')
+    ledger = Ledger(tmp_path / "x.jsonl", Grade)
+    assert ledger.rows == {"k1": grade}
+    ledger.append([Grade("q", False, None, "none", "no answer", key="k2")])
+    assert set(Ledger(tmp_path / "x.jsonl", Grade).rows) == {"k1", "k2"}

@@ -1,0 +1,107 @@
+"""The run on disk: what is missing is named, provenance says what made it, verification sees what moved."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from z1lib import publish, verify
+from z1lib.analysis import SUMMARY
+from z1lib.models import ModelUnavailable, fingerprint, save_base_model
+from z1lib.profile import load_profile
+from z1lib.study import MissingArtifact, MissingHardware, Study, check_hardware, hash_path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_missing_artifact_says_which_notebook_makes_it(tmp_path):
+    study = Study(load_profile("smoke"), tmp_path / "runs")
+    with pytest.raises(MissingArtifact, match="notebook 01_curation makes it .*make only NB=01_curation PROFILE=smoke"):
+        study.need("sft.jsonl", "01_curation")
+
+
+def test_released_weights_take_the_place_of_training(tmp_path):
+    study = Study(load_profile("smoke", released_models={"z1": "efficientscaling/Z1-7B"}), tmp_path)
+    assert study.model("z1") == "efficientscaling/Z1-7B"
+    with pytest.raises(MissingArtifact, match="02_sft"):
+        study.model("r1")
+
+
+def test_provenance_names_commit_versions_seed_times_and_hashes(tmp_path):
+    study = Study(load_profile("smoke", seed=4), tmp_path)
+    study.path("a.jsonl").write_text("x")
+    study.finish("01_curation", ["a.jsonl"])
+    study.finish("02_sft", [])
+    notes = json.loads(study.path("provenance.json").read_text())
+    assert (notes["profile"], notes["seed"]) == ("smoke", 4)
+    assert set(notes["versions"]) >= {"python", "torch", "transformers", "trl"}
+    assert notes["stages"]["01_curation"]["sha256"]["a.jsonl"] == hash_path(study.path("a.jsonl"))
+    assert notes["stages"]["02_sft"]["seconds"] >= 0
+    assert notes["stages"]["01_curation"]["commit"]
+
+
+def test_wanting_gpus_that_are_not_there_is_one_line_that_names_a_profile_that_runs():
+    with pytest.raises(MissingHardware, match="wants 99 GPU.* of 80 GiB.* mini runs here") as error:
+        check_hardware(load_profile("paper", gpus=99))
+    assert "\n" not in str(error.value)
+    check_hardware(load_profile("mini"))
+
+
+def test_a_model_that_cannot_be_had_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelUnavailable, match="nobody/nothing is not in the local cache") as error:
+        save_base_model(tmp_path / "base", "nobody/nothing", None, None, 0)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "base").exists()
+
+
+def test_the_fingerprint_is_of_the_weights(tmp_path, tiny_model):
+    same = save_base_model(tmp_path / "same", "random", None, None, 0)
+    other = save_base_model(tmp_path / "other", "random", None, None, 1)
+    assert fingerprint(tiny_model) == fingerprint(same) != fingerprint(other)
+
+
+def summary(accuracy: float = 0.5, tokens: float = 50, window: int = 16) -> pd.DataFrame:
+    values = ["z1", "shifted_window", window, "tracing", "all", 175, accuracy, accuracy - 0.07, accuracy + 0.07]
+    return pd.DataFrame([[*values, tokens, tokens + 20, 0.4]], columns=SUMMARY)
+
+
+def test_verification_passes_within_the_tolerance_and_names_what_moved():
+    assert verify.compare(summary(0.58, 58), summary()) == []
+    [line] = verify.compare(summary(0.65), summary())
+    assert line == "z1, shifted_window 16, tracing: accuracy 0.65, committed 0.50"
+    [line] = verify.compare(summary(tokens=65), summary())
+    assert "thinking tokens 65, committed 50" in line
+    assert len(verify.compare(summary(window=8), summary())) == 2
+
+
+def test_verifying_without_a_summary_says_what_to_do(tmp_path, capsys):
+    assert verify.main(str(tmp_path / "none.csv"), str(tmp_path / "none.csv")) == 2
+    assert "make reproduce" in capsys.readouterr().out
+
+
+def test_publishing_twice_gives_the_same_bytes(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("summary.csv", "provenance.json", "problems.jsonl", "completions.jsonl", "grades.jsonl"):
+        (run / name).write_text(name)
+    publish.main(run, tmp_path / "a")
+    publish.main(run, tmp_path / "b")
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(files) == 5
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_conda_and_pip_have_the_same_pins():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    [pip] = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    assert pip == ["-e .[dev]"]  # nothing but pyproject.toml, so the pins cannot differ
+    python = next(entry for entry in conda if str(entry).startswith("python="))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert python == "python=3.12"
+    assert project["requires-python"] == ">=3.11,<3.14"
+    pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    assert all("==" in pin for pin in pins)
