@@ -1,10 +1,11 @@
 """Rows on disk: whole or absent, and errors that say where."""
 
 import json
+import os
 
 import pytest
 
-from z1lib.records import BadRecord, Grade, Ledger, Problem, read_jsonl, write_jsonl
+from z1lib.records import BadRecord, Busy, Grade, Ledger, Problem, exclusive, read_jsonl, write_jsonl
 
 PROBLEM = {"id": "a", "prompt": "p", "kind": "math", "reference": "1", "level": 1, "source": "s"}
 
@@ -57,3 +58,11 @@ def test_a_ledger_keeps_whole_rows_and_drops_a_line_cut_by_a_kill(tmp_path):
     assert ledger.rows == {"k1": grade}
     ledger.append([Grade("q", False, None, "none", "no answer", key="k2")])
     assert set(Ledger(tmp_path / "x.jsonl", Grade).rows) == {"k1", "k2"}
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    busy = pytest.raises(Busy, match=f"x is being written by process {os.getpid()}")
+    with exclusive(tmp_path / "x"), busy, exclusive(tmp_path / "x"):
+        pass
+    with exclusive(tmp_path / "x"):
+        pass

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import Decoded, Engine, Request
-from z1lib.records import Completion, Ledger, Problem
+from z1lib.records import Completion, Ledger, Problem, exclusive
 from z1lib.window import HINT, BudgetForcing, Policy, ShiftedWindow, Truncation, Unbounded
 
 Prompt = str | list[int]
@@ -200,12 +200,13 @@ def sweep_problems(
         ]
     keys = [[completion_key(engine, r, p) for p in (*r.branches, r.policy)] for _, r in requests]
     todo = [pair for pair, own in zip(requests, keys) if any(key not in ledger.rows for key in own)]
-    decoding = engine.decode([request for _, request in todo])
-    name = f"{Path(engine.model_name).name}: problems"
-    for index, decoded in tqdm(decoding, total=len(requests), initial=len(requests) - len(todo), desc=name):
-        problem_id, request = todo[index]
-        rows = complete(engine, request, decoded, problem_id)
-        ledger.append([row for row in rows if row.key not in ledger.rows])
+    with exclusive(ledger.path):
+        decoding = engine.decode([request for _, request in todo])
+        name = f"{Path(engine.model_name).name}: problems"
+        for index, decoded in tqdm(decoding, total=len(requests), initial=len(requests) - len(todo), desc=name):
+            problem_id, request = todo[index]
+            rows = complete(engine, request, decoded, problem_id)
+            ledger.append([row for row in rows if row.key not in ledger.rows])
     return [ledger.rows[key] for own in keys for key in own]
 
 

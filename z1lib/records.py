@@ -4,8 +4,11 @@ A file written here is whole or absent: it is written under another name and ren
 survive a kill go to a `Ledger`, a growing file beside the final one.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -146,6 +149,26 @@ def write_jsonl(path: str | Path, rows: list) -> Path:
 
 def _to_line(row: object) -> str:
     return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+
+
+class Busy(RuntimeError):
+    """Another process is writing there; the message says which."""
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold `path` for this process alone; raises Busy if another has it. The lock goes when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Busy(f"{path} is being written by process {lock.read()}; wait for it or stop it") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 class Ledger:

@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text
 from z1lib.models import fingerprint
 from z1lib.profile import Profile
-from z1lib.records import Trajectory
+from z1lib.records import Trajectory, exclusive
 
 IGNORE = -100  # the label that the loss leaves out
 # The fields of SFTConfig that change what is learned.
@@ -133,10 +133,11 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
     if done.get("recipe") == recipe:
         return done["log"]
     checkpoints = output.with_name(f"{output.name}.checkpoints-{recipe}")
-    trainer = make_trainer(rows, base, checkpoints, profile)
-    last = get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    _save(trainer, output, {"recipe": recipe, "log": trainer.state.log_history})
+    with exclusive(output):
+        trainer = make_trainer(rows, base, checkpoints, profile)
+        last = get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        _save(trainer, output, {"recipe": recipe, "log": trainer.state.log_history})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return trainer.state.log_history
 

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -74,7 +76,9 @@ class Study:
         seconds = round(time.time() - self.started, 1)
         hashes = {name: hash_path(self.path(name)) for name in artifacts}
         notes |= {"profile": self.profile.name, "seed": self.profile.seed, **environment()}
-        notes["stages"][stage] = {"seconds": seconds, "commit": commit(), "sha256": hashes}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+        measured = {"seconds": seconds, "peak_memory_gib": round(peak, 2)}
+        notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes}
         unfinished = file.with_suffix(".writing")
         unfinished.write_text(json.dumps(notes, indent=1))
         os.replace(unfinished, file)
