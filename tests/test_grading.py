@@ -6,10 +6,10 @@ from z1lib.grading import extract_answer, find_boxed, grade, grade_all, is_equiv
 from z1lib.records import Completion, Problem
 
 
-def completion(thinking: str, answer: str = "", overran: bool = False) -> Completion:
+def completion(thinking: str, answer: str = "", overran: bool = False, finish_reason: str = "stop") -> Completion:
     return Completion(
         problem_id="p", model="m", policy="shifted_window", window=1, sample=0, seed=0, prompt_tokens=1,
-        thinking_tokens=1, hint_tokens=0, answer_tokens=0, probe_tokens=0, overran=overran, finish_reason="stop",
+        thinking_tokens=1, hint_tokens=0, answer_tokens=0, probe_tokens=0, overran=overran, finish_reason=finish_reason,
         thinking_text=thinking, answer_text=answer, token_ids=[1], key="k",
     )  # fmt: skip
 
@@ -37,6 +37,8 @@ def test_boxed_values_are_found_with_matching_braces(text, found):
         (completion(r"\boxed{1}", "\n\n\\boxed{5}\n\\boxed{6}", True), "5", "first boxed after the hint"),
         (completion(r"\boxed{1}", "\n\n 7\nbecause 8", True), "7", "first line after the hint"),
         (completion("thinking", "and \\boxed{9}"), "9", "last boxed"),
+        (completion(r"so \boxed{3}, then 4", "", True, "length"), "3", "last boxed"),
+        (completion("a = a + 3 = 7", "", True, "length"), None, "none"),
     ],
 )
 def test_the_answer_is_found_by_the_stated_rule(row, extracted, rule):

@@ -88,8 +88,8 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path):
     run.mkdir()
     for name in ("summary.csv", "provenance.json", "problems.jsonl", "completions.jsonl", "grades.jsonl"):
         (run / name).write_text(name)
-    publish.main(run, tmp_path / "a")
-    publish.main(run, tmp_path / "b")
+    publish.publish(run, tmp_path / "a")
+    publish.publish(run, tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert len(files) == 5
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
@@ -105,3 +105,9 @@ def test_conda_and_pip_have_the_same_pins():
     assert project["requires-python"] == ">=3.11,<3.14"
     pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     assert all("==" in pin for pin in pins)
+
+
+def test_the_readme_states_the_published_results_and_nothing_else():
+    [found] = publish.README_BLOCK.findall((ROOT / "README.md").read_text())
+    block = publish.README_BLOCK.search((ROOT / "README.md").read_text())[0]
+    assert block == found[0] + publish.write_results(Path("figures/mini")) + found[1]

@@ -70,10 +70,9 @@ def test_the_window_looks_at_the_number_of_ids_alone():
         assert len({policy.step([token] * length) for token in (1, 2, 99)}) == 1
 
 
-def test_an_end_token_inside_a_forced_hint_does_not_end_the_completion():
-    policy = ShiftedWindow(2, hint="\0!", max_answer_tokens=1)
-    row = run("abcdefgh", policy)
-    assert row.token_ids == [*encode("ab"), END, *encode("!"), *encode("e")]
+def test_a_hint_that_holds_an_end_token_is_refused():
+    with pytest.raises(ValueError, match="holds an end token"):
+        run("abc", ShiftedWindow(2, hint="so\0"))
 
 
 @given(st.integers(0, 30), st.integers(1, 8), st.integers(1, 9), st.integers(0, 40))

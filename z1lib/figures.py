@@ -45,12 +45,15 @@ def accuracy_curves(summary: pd.DataFrame, problem_set: str, tokens: str = "thin
 
 
 def thinking_by_level(frame: pd.DataFrame, model: str) -> Figure:
-    """Thinking tokens of a model left alone, by set and complexity level."""
-    figure, [axis] = _axes()
+    """Thinking tokens of a model left alone by complexity level, a panel a problem set."""
     rows = frame[(frame.model == model) & (frame.policy == "unbounded")]
-    sns.boxplot(rows, x="level", y="thinking_tokens", hue="problem_set", ax=axis, palette="colorblind", fliersize=2)
-    axis.set(xlabel="complexity level", ylabel="thinking tokens", title=f"{model}, no window")
-    axis.legend(fontsize=8, title=None)
+    groups = list(rows.groupby("problem_set", sort=False))
+    figure, axes = _axes(columns=len(groups), width=3.0)
+    for axis, (name, part) in zip(axes, groups):
+        sns.boxplot(part, x="level", y="thinking_tokens", color="#56B4E9", fliersize=2, ax=axis)
+        axis.set(xlabel="complexity level", ylabel="", ylim=(0, 1.05 * rows.thinking_tokens.max()))
+        axis.set_title(f"{name.replace('_', ' ')} (n={len(part)})")
+    axes[0].set_ylabel(f"thinking tokens of {model}, no window")
     return figure
 
 

@@ -1,7 +1,9 @@
 """Is the answer right, and by which rule was it found? Grading is apart from generation: regrading costs nothing.
 
-An answer is looked for after the hint first: the first boxed value there (a small model may go on writing), else the
-first line. A completion that ended by itself is searched from its end: the last boxed value, else the last number.
+* After a forced hint: the first boxed value there (a small model may go on writing), else the first line.
+* In a completion that ended by itself, or answered after its own delimiter: the last boxed value, else the last number.
+* In a completion that was cut without a hint: the last boxed value, else none. The last number of an unfinished
+  trace is not an answer, though it is sometimes right by chance.
 """
 
 import re
@@ -38,7 +40,8 @@ def extract_answer(completion: Completion) -> tuple[str | None, str]:
     boxed = find_boxed(text)
     if boxed:
         return boxed[-1], "last boxed"
-    numbers = NUMBER.findall(text)
+    cut = completion.finish_reason == "length" and not completion.answer_text
+    numbers = [] if cut else NUMBER.findall(text)
     return (numbers[-1], "last number") if numbers else (None, "none")
 
 

@@ -1,18 +1,28 @@
-"""`make publish`: put a run's summary, provenance and small artifacts beside its figures, to be committed.
+"""`make publish`: put a run's summary, provenance and small artifacts beside its figures, its results in the README.
 
 The artifacts let a reader open notebooks 03 and 04 without having trained anything.
 """
 
 import gzip
+import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
-ARTIFACTS = ("problems", "completions", "grades")
+import pandas as pd
+
+from z1lib import analysis
+from z1lib.profile import load_profile
+from z1lib.records import Completion, Grade, Problem, read_jsonl
+
+ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
 MOST_BYTES = 5_000_000
+README_BLOCK = re.compile(r"(<!-- results: written by `make publish` -->\n).*(<!-- end of results -->)", re.S)
 
 
-def main(run: Path, figures: Path) -> None:
+def publish(run: Path, figures: Path) -> None:
+    """Copy summary.csv and provenance.json, pack the artifacts. Raises SystemExit if they are too large for git."""
     artifacts = figures / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
     for name in ("summary.csv", "provenance.json"):
@@ -27,5 +37,46 @@ def main(run: Path, figures: Path) -> None:
     print(f"{figures}: summary, provenance and {size:,} bytes of artifacts")
 
 
+def write_results(figures: Path) -> str:
+    """The README's results as Markdown, every number from the published files."""
+    rows = [read_jsonl(figures / f"artifacts/{name}.jsonl.gz", cls) for name, cls in ARTIFACTS.items()]
+    summary = pd.read_csv(figures / "summary.csv", dtype={"level": str})
+    notes = json.loads((figures / "provenance.json").read_text())
+    profile = load_profile(notes["profile"])
+    frame, draws, seed = analysis.join(*rows), profile.bootstrap_draws, profile.seed
+    tracing = frame[frame.problem_set == "tracing"]
+    pair, rival = ("z1", "shifted_window"), ("r1", "budget_forcing")
+    level = analysis.highest_shared(summary, pair, rival, "tracing")
+    ratio = analysis.iso_accuracy_interval(tracing, pair, rival, level, draws, seed)
+    transfer = [name for name in profile.test_problems if not name.startswith("tracing")]
+    sentences = [
+        analysis.say_curve(summary, *pair, "tracing"),
+        analysis.say_hint(frame, "z1", "tracing", draws, seed),
+        analysis.say_levels(summary, "z1"),
+        analysis.say_overthinking(tracing),
+        analysis.say_ratio(ratio, level),
+        analysis.say_transfer(frame, transfer, draws, seed),
+    ]
+    return "\n\n".join([_provenance(notes, figures), *sentences]) + "\n"
+
+
+def _provenance(notes: dict, figures: Path) -> str:
+    stages = notes["stages"]
+    times = ", ".join(f"{name} {stage['seconds'] / 60:.1f} min" for name, stage in stages.items())
+    peak = max(stage["peak_memory_gib"] for stage in stages.values())
+    hardware = f"{notes['hardware']['device']}, {notes['hardware']['cores']} cores"
+    return (
+        f"![accuracy against thinking tokens]({figures.as_posix()}/accuracy_by_thinking.png)\n\n"
+        f"Profile `{notes['profile']}`, commit `{stages['03_windowed_inference']['commit']}`, seed {notes['seed']}, "
+        f"{hardware}: {times}; peak memory {peak:.1f} GiB. Intervals are 95%: Wilson's for an accuracy, the paired "
+        "bootstrap over problems for differences and ratios."
+    )
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    run_folder, figures_folder = map(Path, sys.argv[1:])
+    publish(run_folder, figures_folder)
+    if run_folder.name == "mini":
+        readme = Path("README.md")
+        results = write_results(figures_folder)
+        readme.write_text(README_BLOCK.sub(lambda found: found[1] + results + found[2], readme.read_text()))

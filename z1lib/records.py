@@ -5,6 +5,7 @@ survive a kill go to a `Ledger`, a growing file beside the final one.
 """
 
 import fcntl
+import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -118,12 +119,13 @@ def _fits(value: object, annotation: str) -> bool:
 
 
 def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
-    """The rows of a JSON lines file as `cls`.
+    """The rows of a JSON lines file (packed if it ends in .gz) as `cls`.
 
     Raises FileNotFoundError, or BadRecord naming file, line and key (bad JSON, missing or unknown key, wrong type).
     """
     rows = []
-    with open(path, encoding="utf-8") as lines:
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}, line {number}"
             try:

@@ -49,11 +49,13 @@ class Policy(Protocol):
     def account(self, ids: Sequence[int], ended: bool) -> Account: ...
 
 
-def encode_forced(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]:
-    """The ids of a text that a policy forces. Raises ValueError if there are none: nothing would be forced."""
+def encode_forced(encode: Callable[[str], list[int]], text: str, end_ids: frozenset[int]) -> tuple[int, ...]:
+    """The ids of a text that a policy forces. Raises ValueError if there are none, or if an end token is among them."""
     ids = tuple(encode(text))
     if not ids:
         raise ValueError(f"the forced text {text!r} tokenises to nothing")
+    if end_ids.intersection(ids):
+        raise ValueError(f"the forced text {text!r} holds an end token: it would end the completion")
     return ids
 
 
@@ -84,7 +86,7 @@ class ShiftedWindow:
         check_limits(self, max_thinking_tokens=self.max_thinking_tokens, max_answer_tokens=self.max_answer_tokens)
 
     def bind(self, encode, end_ids=frozenset()):
-        return replace(self, hint_ids=encode_forced(encode, self.hint))
+        return replace(self, hint_ids=encode_forced(encode, self.hint, end_ids))
 
     @property
     def window(self) -> int:
@@ -136,8 +138,10 @@ class BudgetForcing:
         check_limits(self, extensions=self.extensions)
 
     def bind(self, encode, end_ids=frozenset()):
-        delimiter, wait = encode_forced(encode, self.delimiter), encode_forced(encode, self.wait)
-        forced = delimiter * self.close + encode_forced(encode, self.hint)
+        delimiter, wait, hint = (
+            encode_forced(encode, text, end_ids) for text in (self.delimiter, self.wait, self.hint)
+        )
+        forced = delimiter * self.close + hint
         ends = tuple(sorted(end_ids))
         return replace(self, delimiter_ids=delimiter, forced_ids=forced, wait_ids=wait, end_ids=ends)
 
