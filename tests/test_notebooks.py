@@ -27,13 +27,14 @@ def code_cells(notebook) -> list:
 
 
 def test_it_opens_like_the_others(notebook):
-    title, purpose, setup, parameters, imports = notebook.cells[:5]
+    title, purpose, setup, parameters, imports, study = notebook.cells[:6]
     assert re.match(r"# \d · ", title.source)
     for word in ("**Purpose.**", "**You will learn**", "reads", "writes", "CPU"):
         assert word in purpose.source
     assert "make setup" in setup.source
     assert "parameters" in parameters.metadata.tags
-    assert "profile = load_profile(profile)" in imports.source
+    assert "import" in imports.source
+    assert "profile = load_profile(profile)" in study.source
 
 
 def test_the_parameters_cell_is_tagged_once_and_literal(notebook):

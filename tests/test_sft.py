@@ -1,7 +1,9 @@
 """What is learned from, id by id; training resumes exactly and never leaves half a model."""
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from conftest import ToyTokenizer, encode
@@ -96,6 +98,18 @@ def test_the_toy_template_gives_the_ids_one_expects():
 def test_examples_that_would_be_cut_are_named(tokenizer):
     with pytest.raises(ValueError, match=r"longer than max_length 20.*\['t0', 't1'"):
         sft.make_dataset(rows(3), tokenizer, load_profile("smoke", max_length=20))
+
+
+def test_batches_hold_similar_lengths_and_follow_in_no_order_of_length():
+    lengths = [random.Random(i).randint(1, 1000) for i in range(401)]
+    order = sft.order_by_length(lengths, 4, seed=0)
+    assert sorted(order) == list(range(401))
+    batches = [[lengths[i] for i in order[k : k + 4]] for k in range(0, 401, 4)]
+    spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
+    assert spread < 60  # 600 for batches drawn at random
+    means = [sum(batch) / len(batch) for batch in batches]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
+    assert order == sft.order_by_length(lengths, 4, seed=0) != sft.order_by_length(lengths, 4, seed=1)
 
 
 def test_a_run_without_examples_is_named(tmp_path, tiny_model):

@@ -107,6 +107,7 @@ def test_conda_and_pip_have_the_same_pins():
     assert all("==" in pin for pin in pins)
 
 
+@pytest.mark.skipif(not (ROOT / "figures/mini/summary.csv").exists(), reason="no mini run is published yet")
 def test_the_readme_states_the_published_results_and_nothing_else():
     [found] = publish.README_BLOCK.findall((ROOT / "README.md").read_text())
     block = publish.README_BLOCK.search((ROOT / "README.md").read_text())[0]

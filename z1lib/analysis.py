@@ -79,8 +79,9 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval for a share (statsmodels)."""
-    return proportion_confint(successes, n, method="wilson")
+    """Wilson's 95% interval for a share (statsmodels); rounding may not put an end on the wrong side of the share."""
+    low, high = proportion_confint(successes, n, method="wilson")
+    return min(low, successes / n), max(high, successes / n)
 
 
 def curve(summary: pd.DataFrame, model: str, policy: str, problem_set: str) -> pd.DataFrame:

@@ -49,7 +49,7 @@ class Profile:
     gradient_accumulation_steps: int
     max_length: int
     gradient_checkpointing: bool
-    bf16: bool
+    bf16: bool | None
     save_steps: int
     # 03 windowed inference
     engine: str
