@@ -41,12 +41,13 @@ class _SlotLayer(DynamicLayer):
         self.cache = cache
 
     def update(self, key_states, value_states, *args, **kwargs):
-        lengths = self.cache.lengths
-        rows = torch.arange(len(lengths), device=lengths.device)
-        self.keys[rows, :, lengths] = key_states[:, :, 0]
-        self.values[rows, :, lengths] = value_states[:, :, 0]
-        used = (slice(0, len(rows)), slice(None), slice(0, self.cache.extent))
-        return self.keys[used], self.values[used]
+        slots, positions = self.cache.slots, self.cache.positions
+        self.keys[slots[:, None], :, positions] = key_states.transpose(1, 2)
+        self.values[slots[:, None], :, positions] = value_states.transpose(1, 2)
+        extent = self.cache.extent
+        if len(slots) == len(self.cache.lengths):  # every row: a view will do
+            return self.keys[: len(slots), :, :extent], self.values[: len(slots), :, :extent]
+        return self.keys[slots, :, :extent], self.values[slots, :, :extent]
 
     def grow(self, slots: int, positions: int) -> None:
         for name in ("keys", "values"):
@@ -65,7 +66,6 @@ class SlotCache(Cache):
             raise ValueError(f"the transformers engine needs full attention in every layer, not {set(layer_types)}")
         super().__init__(layers=[_SlotLayer(self) for _ in range(config.get_text_config().num_hidden_layers)])
         self.lengths = torch.zeros(0, dtype=torch.long, device=device)
-        self.extent = 0  # positions in use: those of the longest row and its next token
 
     def adopt(self, prefilled: DynamicCache, lengths: list[int]) -> None:
         """Append left-padded rows just prefilled."""
@@ -73,7 +73,6 @@ class SlotCache(Cache):
         for layer, new in zip(self.layers, prefilled.layers):
             if layer.keys is None:
                 layer.keys, layer.values = new.keys[:0], new.values[:0]
-        self.extent = max(self.extent, longest)
         self._reserve(first + len(lengths), longest)
         for layer, new in zip(self.layers, prefilled.layers):
             for row, length in enumerate(lengths):
@@ -94,12 +93,13 @@ class SlotCache(Cache):
             else:
                 movers.append(index)
         free = [slot for slot, index in enumerate(place) if index is None]
+        filled = int(self.lengths.max()) if kept else 0
         self._reserve(len(kept), 0)
         source = torch.tensor([kept[index] for index in movers], dtype=torch.long, device=self.lengths.device)
         target = torch.tensor(free, dtype=torch.long, device=self.lengths.device)
         for layer in self.layers if free else []:
-            layer.keys[target, :, : self.extent] = layer.keys[source, :, : self.extent]
-            layer.values[target, :, : self.extent] = layer.values[source, :, : self.extent]
+            layer.keys[target, :, :filled] = layer.keys[source, :, :filled]
+            layer.values[target, :, :filled] = layer.values[source, :, :filled]
         for slot, index in zip(free, movers):
             place[slot] = index
         self.lengths = self.lengths[
@@ -107,18 +107,21 @@ class SlotCache(Cache):
         ]
         return place
 
-    def open(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make room for one token a row; its positions (rows, 1) and the mask (rows, 1, 1, positions) of what it sees.
+    def open(self, slots: list[int], new: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make room for `new` tokens in each of these slots, in rising order.
 
-        Call `advance` when the model has run.
+        Returns their positions (rows, new) and the mask of what they see (rows, 1, new, positions). The next run of the
+        model fills the room; call `close` after it.
         """
-        self.extent = int(self.lengths.max()) + 1
+        self.slots = torch.tensor(slots, device=self.lengths.device)
+        self.positions = self.lengths[self.slots][:, None] + torch.arange(new, device=self.lengths.device)
+        self.extent = int(self.positions.max()) + 1
         self._reserve(len(self.lengths), self.extent)
-        seen = torch.arange(self.extent, device=self.lengths.device) <= self.lengths[:, None]
-        return self.lengths[:, None], seen[:, None, None, :]
+        seen = torch.arange(self.extent, device=self.lengths.device) <= self.positions[:, :, None]
+        return self.positions, seen[:, None]
 
-    def advance(self) -> None:
-        self.lengths = self.lengths + 1
+    def close(self) -> None:
+        self.lengths[self.slots] += self.positions.shape[1]
 
     def _reserve(self, slots: int, positions: int) -> None:
         have_slots, _, have_positions, _ = self.layers[0].keys.shape

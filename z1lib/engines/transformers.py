@@ -70,6 +70,8 @@ class _Track:
             self.done[branch] = Decoded(parted.ids, False)
         elif policy.step(row.ids).force is None:  # nothing to force: the branch is the row itself
             return None
+        while (forced := policy.step(parted.ids).force) is not None:
+            parted.ids.append(forced)  # the whole hint at once: it is fed in one go
         del self.waiting[branch]
         return None if branch in self.done else parted
 
@@ -141,6 +143,7 @@ class _Batch:
         self.cache.adopt(prefilled, [len(p) for p in prompts])
         self.rows, self.logits = self.rows + rows, torch.cat([self.logits, logits])
         self._settle()
+        self._feed()
 
     def extend(self, end_ids: frozenset[int]) -> None:
         """Give every row its next id, let finished rows go and branches part, and compute the next logits."""
@@ -148,11 +151,18 @@ class _Batch:
         for row, token, logits in zip(self.rows, likeliest, self.logits):
             row.extend(token, logits, end_ids)
         self._settle()
-        if self.rows:
-            positions, mask = self.cache.open()
-            ids = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.device)
-            self.logits = self._run(ids, mask, positions, self.cache)
-            self.cache.advance()
+        self._feed()
+
+    def _feed(self) -> None:
+        """Feed every row the ids its cache lacks, rows that lack equally many together, and keep the next logits."""
+        filled = self.cache.lengths.tolist()
+        lacking = [row.ids[length - len(row.request.prompt_ids) :] for row, length in zip(self.rows, filled)]
+        for count in sorted({len(ids) for ids in lacking} - {0}):
+            slots = [slot for slot, ids in enumerate(lacking) if len(ids) == count]
+            positions, mask = self.cache.open(slots, count)
+            ids = torch.tensor([lacking[slot] for slot in slots], device=self.device)
+            self.logits[slots] = self._run(ids, mask, positions, self.cache)
+            self.cache.close()
 
     def _settle(self) -> None:
         going = [self.tracks[row.index].advance(row) for row in self.rows]
