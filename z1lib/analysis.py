@@ -93,11 +93,6 @@ def curve(summary: pd.DataFrame, model: str, policy: str, problem_set: str) -> p
     return rows
 
 
-def points(rows: pd.DataFrame) -> Curve:
-    """(average thinking tokens, accuracy) pairs of a curve's rows."""
-    return list(zip(rows.thinking_tokens, rows.accuracy))
-
-
 def tokens_at(curve: Curve, accuracy: float) -> float | None:
     """The fewest tokens at which the piecewise-linear curve first reaches the accuracy; None if it never does.
 

@@ -102,7 +102,7 @@ def _decode(engine, prompts, policies, n, temperature, top_p, seed) -> list[list
         raise ValueError(f"n must be an integer of at least 1, got {n!r}")
     if temperature < 0 or not 0 < top_p <= 1:
         raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}")
-    encoded = [encode_text_prompt(engine, prompt) for prompt in prompts]
+    encoded = [encode_templated(engine, prompt) for prompt in prompts]
     requests = [
         make_request(engine, ids, group, sample, temperature, top_p, seed)
         for ids, group in zip(encoded, policies)
@@ -114,8 +114,8 @@ def _decode(engine, prompts, policies, n, temperature, top_p, seed) -> list[list
     return [rows[i * n : (i + 1) * n] for i in range(len(prompts))]
 
 
-def encode_text_prompt(engine: Engine, prompt: Prompt) -> list[int]:
-    """The ids of a prompt; a templated string's control tokens are recognised, none is added."""
+def encode_templated(engine: Engine, prompt: Prompt) -> list[int]:
+    """The ids of a prompt or of a forced text: control tokens it spells are recognised, none is added."""
     if isinstance(prompt, str):
         return engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return list(prompt)
@@ -123,13 +123,8 @@ def encode_text_prompt(engine: Engine, prompt: Prompt) -> list[int]:
 
 def make_request(engine, prompt_ids, policies, sample=0, temperature=0.0, top_p=1.0, seed=0) -> Request:
     """One request for the last (longest) policy with the others as its branches, all bound to the tokenizer."""
-    bound = [policy.bind(lambda text: encode_forced_text(engine, text), engine.end_ids) for policy in policies]
+    bound = [policy.bind(lambda text: encode_templated(engine, text), engine.end_ids) for policy in policies]
     return Request(list(prompt_ids), bound[-1], tuple(bound[:-1]), sample, temperature, top_p, seed)
-
-
-def encode_forced_text(engine: Engine, text: str) -> list[int]:
-    """Ids of a hint or delimiter: tokenised alone; a delimiter the tokenizer knows as one token stays one."""
-    return engine.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def complete(engine: Engine, request: Request, decoded: list[Decoded], problem_id: str) -> list[Completion]:

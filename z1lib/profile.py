@@ -4,7 +4,7 @@ A profile changes numbers, never the path through the code.
 """
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -128,8 +128,3 @@ def load_profile(name_or_path: str | Path, **overrides: Any) -> Profile:
         return Profile(**values)
     except ValueError as error:
         raise BadProfile(f"{path}: {error}") from None
-
-
-def describe(profile: Profile) -> dict[str, Any]:
-    """All values by key."""
-    return asdict(profile)
