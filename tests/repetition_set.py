@@ -34,7 +34,7 @@ def varied_text(rng: random.Random, words: int) -> str:
 
 
 def make_loops(seed: int = 0) -> list[tuple[str, str]]:
-    """(kind, text) of 130 loops."""
+    """(kind, text) of 143 loops."""
     rng = random.Random(seed)
     texts = []
     for _ in range(13):
@@ -47,6 +47,10 @@ def make_loops(seed: int = 0) -> list[tuple[str, str]]:
             ("two sentences in turn", " ".join([one, two] * many)),
             ("a paragraph", "\n".join([f"{one} {two} {three}"] * max(4, many // 3))),
             ("after a long varied text", varied_text(rng, 900) + "\n" + " ".join([one] * many)),
+            (
+                "after a varied text, cut in a word",
+                f"{varied_text(rng, 400)} {whole} {one.split()[0]} {one.split()[1][:-1]}",
+            ),
             ("left again", f"{two} {' '.join([one] * many)} {three}"),
             ("under a counter", "\n".join(f"Step {i}: {one}" for i in range(rng.randint(1, 9), 30))),
             ("under a counter, named twice", "\n".join(f"{i}. {one} (end of {i})" for i in range(3, 25))),

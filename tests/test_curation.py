@@ -119,8 +119,8 @@ def test_the_description_counts_every_run_and_level():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_repetition_rule_finds_loops_and_leaves_what_only_looks_alike(seed):
-    """At most 5% of either kind of error, on 130 loops and 156 texts that are none."""
+    """At most 5% of either kind of error, on 143 loops and 156 texts that are none."""
     missed = [kind for kind, text in make_loops(seed) if not curation.is_repetitive(text)]
     mistaken = [kind for kind, text in make_texts(seed) if curation.is_repetitive(text)]
-    assert len(missed) <= 0.05 * 130, missed
+    assert len(missed) <= 0.05 * 143, missed
     assert len(mistaken) <= 0.05 * 156, mistaken

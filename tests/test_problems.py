@@ -99,8 +99,21 @@ def test_problems_differ_follow_their_seed_and_keep_clear_of_what_is_taken():
     programs = {tracing.program_of(problem) for problem in first}
     assert len(programs) == 60
     assert [problem.level for problem in first] == [1, 2] * 30
-    again = tracing.make_problems(60, [1, 2], 3, "tracing", taken=programs)
-    assert not programs & {tracing.program_of(problem) for problem in again}
+    taken = {tracing.canonical(program) for program in programs}
+    assert len(taken) == 60
+    again = tracing.make_problems(60, [1, 2], 3, "tracing", taken=taken)
+    assert not taken & {tracing.canonical(tracing.program_of(problem)) for problem in again}
+
+
+def test_programs_that_differ_in_names_alone_are_the_same():
+    one = "b = 3\ne = 2\nfor i in range(2):\n    b = b + e\nprint(b)"
+    assert tracing.canonical(one) == tracing.canonical(one.replace("e =", "a =").replace("+ e", "+ a"))
+    assert tracing.canonical(one) != tracing.canonical(one.replace("print(b)", "print(e)"))
+
+
+def test_a_level_that_runs_out_of_programs_says_so():
+    with pytest.raises(ValueError, match="level 1 has hardly a program left"):
+        tracing.make_problems(4000, [1], 0, "tracing")
 
 
 def test_the_two_styles_tell_the_same_execution_and_end_alike():

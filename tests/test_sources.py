@@ -3,9 +3,9 @@
 import base64
 import json
 import pickle
+import re
 import zlib
 
-import pandas as pd
 import pytest
 
 from z1lib.grading import passes_tests
@@ -14,20 +14,11 @@ from z1lib.problems.hub import SourceUnavailable
 
 
 @pytest.fixture
-def stored(tmp_path, monkeypatch):
-    """Writes rows where the Hub's file would be found."""
-
-    def store(name: str, rows: list[dict]):
-        path = tmp_path / name.replace("/", "_")
-        if name.endswith(".parquet"):
-            pd.DataFrame(rows).to_parquet(path)
-        elif name.endswith(".csv"):
-            pd.DataFrame(rows).to_csv(path, index=False)
-        else:
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-    monkeypatch.setattr(hub, "fetch", lambda repository, revision, file: tmp_path / file.replace("/", "_"))
-    return store
+def stored(hub_cache):
+    """`stored(source module, rows, file=...)` writes rows where the Hub's file would be found."""
+    return lambda source, rows, file=None: hub_cache.store(
+        source.REPOSITORY, source.REVISION, file or source.FILE, rows
+    )
 
 
 def math_row(i: int) -> dict:
@@ -36,7 +27,7 @@ def math_row(i: int) -> dict:
 
 
 def test_math500(stored):
-    stored("test.jsonl", [math_row(i) for i in range(7)])
+    stored(math500, [math_row(i) for i in range(7)])
     problems = math500.make_problems(5)
     assert [problem.reference for problem in problems] == ["1", "2", "3", "4", "5"]
     assert problems[2].level == 3
@@ -44,7 +35,7 @@ def test_math500(stored):
 
 
 def test_a_row_without_a_column_is_named(stored):
-    stored("test.jsonl", [math_row(0), {"problem": "?"}])
+    stored(math500, [math_row(0), {"problem": "?"}])
     with pytest.raises(ValueError, match=r"MATH-500, test.jsonl, row 2: no columns \['answer', 'level', 'unique_id'\]"):
         math500.make_problems()
 
@@ -55,7 +46,7 @@ def gpqa_row(i: int) -> dict:
 
 
 def test_gpqa_shuffles_by_a_recorded_seed_and_keeps_the_letter(stored):
-    stored("gpqa_diamond.csv", [gpqa_row(i) for i in range(40)])
+    stored(gpqa, [gpqa_row(i) for i in range(40)])
     problems = gpqa.make_problems(seed=1)
     for i, problem in enumerate(problems):
         assert f"({problem.reference}) right {i}" in problem.prompt
@@ -85,7 +76,7 @@ def code_row(i: int, date: str = "2024-05-01T00:00:00", functional: bool = False
 
 def test_livecodebench_by_release_and_date(stored):
     for k, file in enumerate(livecodebench.FILES[:5]):
-        stored(file, [code_row(10 * k + i, f"2024-0{k + 1}-1{i}T00:00:00") for i in range(3)])
+        stored(livecodebench, [code_row(10 * k + i, f"2024-0{k + 1}-1{i}T00:00:00") for i in range(3)], file)
     assert len(livecodebench.make_problems()) == 15
     assert len(livecodebench.make_problems(release=2)) == 6
     assert [p.id for p in livecodebench.make_problems(start="2024-02-11", end="2024-03-10")] == ["q11", "q12", "q20"]
@@ -120,7 +111,7 @@ def test_hidden_tests_may_hold_nothing_but_text():
 def test_bigcodebench_hard(stored):
     test = "import unittest\nclass TestCases(unittest.TestCase):\n    def test(self): self.assertEqual(task_func(2), 4)"
     row = {"task_id": "BigCodeBench/1", "instruct_prompt": "Double it.", "test": test, "entry_point": "task_func"}
-    stored(bigcodebench.FILE, [row])
+    stored(bigcodebench, [row])
     [problem] = bigcodebench.make_problems()
     assert passes_tests("def task_func(x): return 2 * x", problem.reference) is None
     assert passes_tests("def task_func(x): return x", problem.reference) == "wrong"
@@ -132,15 +123,14 @@ def test_humaneval_has_164_problems_that_name_their_function():
     assert all(json.loads(problem.reference)["function"] in problem.prompt for problem in problems)
 
 
-def test_a_set_out_of_reach_says_what_to_do(monkeypatch, tmp_path):
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def unreachable(*args, **kwargs):
-        raise LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    with pytest.raises(SourceUnavailable, match=r"MATH-500 cannot be reached.*hf download --repo-type dataset"):
+def test_a_set_out_of_reach_says_what_to_do(hub_cache):
+    with pytest.raises(SourceUnavailable, match=r"MATH-500 cannot be reached.*hf download --repo-type dataset --rev"):
         math500.make_problems()
+
+
+@pytest.mark.parametrize("source", [math500, gpqa, livecodebench, bigcodebench])
+def test_every_set_is_pinned_to_a_commit(source):
+    assert re.fullmatch("[0-9a-f]{40}", source.REVISION)
 
 
 def test_a_gated_set_says_what_to_do(monkeypatch):

@@ -9,7 +9,7 @@ import json
 from z1lib.problems.hub import read_rows
 from z1lib.records import Problem
 
-REPOSITORY, REVISION = "bigcode/bigcodebench-hard", "main"
+REPOSITORY, REVISION = "bigcode/bigcodebench-hard", "298d2cc7b96612e15e47313c3603ee124cee0c1f"
 FILE = "data/v0.1.4-00000-of-00001.parquet"
 
 

@@ -5,7 +5,8 @@ import random
 from z1lib.problems.hub import read_rows
 from z1lib.records import Problem
 
-REPOSITORY, REVISION, FILE = "Idavidrein/gpqa", "main", "gpqa_diamond.csv"
+REPOSITORY, FILE = "Idavidrein/gpqa", "gpqa_diamond.csv"
+REVISION = "83022cefff930aea54f654c0b282e74b9eeda5c6"
 CORRECT, WRONG = "Correct Answer", ["Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
 
 

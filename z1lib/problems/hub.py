@@ -48,7 +48,8 @@ def fetch(repository: str, revision: str, file: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise SourceUnavailable(
             f"{page} cannot be reached and {file} is not in the cache: fetch it where there is a network "
-            f"(`hf download --repo-type dataset --revision {revision} {repository} {file}`) and take the cache along"
+            f"(`hf download --repo-type dataset --revision {revision} {repository} {file}`) and take the cache along; "
+            "`make reproduce PROFILE=mini` needs none"
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise SourceUnavailable(f"{page} has no {file} at revision {revision}") from error

@@ -3,7 +3,8 @@
 from z1lib.problems.hub import read_rows
 from z1lib.records import Problem
 
-REPOSITORY, REVISION, FILE = "HuggingFaceH4/MATH-500", "main", "test.jsonl"
+REPOSITORY, FILE = "HuggingFaceH4/MATH-500", "test.jsonl"
+REVISION = "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"
 
 
 def make_problems(count: int | None = None, revision: str = REVISION) -> list[Problem]:

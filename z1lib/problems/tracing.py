@@ -10,6 +10,7 @@ operands filled in, so it is correct by construction and exactly as long as the 
 
 import ast
 import random
+import re
 import sys
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Sketch:
     """A program before it is written out: one accumulator, at most two loops, one branch."""
 
     kind: str  # type of the accumulator: "int", "str" or "list"
+    straight: int = 0  # updates before the body: the low levels need them to have enough different programs
     rounds: int = 0  # iterations of the inner loop; 0 means no loop
     outer: int = 0  # iterations of the loop around it; 0 means none
     second: bool = False  # a second variable that changes every round and feeds the accumulator
@@ -61,7 +63,8 @@ def evolve(level: int, rng: random.Random) -> Sketch:
     if not 1 <= level <= MAX_LEVEL:
         raise ValueError(f"level must be 1 to {MAX_LEVEL}, got {level}")
     kinds = [kind for kind in ("int", "int", "int", "list", "str") if level <= len(MOVES[kind]) + 2]
-    sketch = Sketch(kind=rng.choice(kinds), names=rng.sample("abcdefgh", 2))
+    straight = rng.randint(0, max(0, 3 - level))
+    sketch = Sketch(kind=rng.choice(kinds), straight=straight, names=rng.sample("abcdefgh", 2))
     drawn = rng.sample(MOVES[sketch.kind], max(0, level - 2))
     for move in (["loop"] + sorted(drawn, key=MOVES[sketch.kind].index))[: level - 1]:
         step = broaden if move in ("second", "branch", "walk") else deepen
@@ -82,7 +85,8 @@ def write_program(sketch: Sketch, rng: random.Random) -> str:
     """
     name, other = sketch.names
     start = {"int": str(rng.randint(1, 9)), "str": repr(rng.choice("pqrst")), "list": f"[{rng.randint(1, 9)}]"}
-    lines = [f"{name} = {start[sketch.kind]}"] + [f"{other} = {rng.randint(1, 3)}"] * sketch.second
+    lines = [f"{name} = {start[sketch.kind]}"] + [_update(sketch, rng) for _ in range(sketch.straight)]
+    lines += [f"{other} = {rng.randint(1, 3)}"] * sketch.second
     operand = other if sketch.second else ""
     body = _branch(sketch, rng, operand) if sketch.branch else [_update(sketch, rng, operand)]
     if sketch.second:
@@ -214,17 +218,37 @@ def _evaluate(expression: ast.expr, variables: dict):
 def make_problems(
     count: int, levels: list[int], seed: int, source: str, taken: set[str] = frozenset()
 ) -> list[Problem]:
-    """`count` different problems, the levels in turn, none with a program in `taken`; the same for the same seed."""
+    """`count` different problems, the levels in turn; the same for the same seed.
+
+    Programs that differ in the names of variables alone are the same, among themselves and with the canonical ones in
+    `taken` (`canonical`). Raises ValueError where a level has no further program.
+    """
     rng = random.Random(f"{source}/{seed}")
     problems, seen = [], set(taken)
     while len(problems) < count:
         level = levels[len(problems) % len(levels)]
-        program, _, printed = make_program(level, rng)
-        if program not in seen:
-            seen.add(program)
-            prompt = PROMPT.format(program=program)
-            problems.append(Problem(f"{source}-{len(problems)}", prompt, "text", printed, level, source))
+        program, printed = _make_new(level, rng, seen)
+        prompt = PROMPT.format(program=program)
+        problems.append(Problem(f"{source}-{len(problems)}", prompt, "text", printed, level, source))
     return problems
+
+
+def _make_new(level: int, rng: random.Random, seen: set[str], tries: int = 2000) -> tuple[str, str]:
+    """A program that is not in `seen`, which it joins, and what it prints."""
+    for _ in range(tries):
+        program = write_program(evolve(level, rng), rng)
+        if canonical(program) not in seen:
+            seen.add(canonical(program))
+            return program, narrate(program)[1]
+    raise ValueError(
+        f"level {level} has hardly a program left that is not taken ({len(seen)} are): ask for fewer, or more levels"
+    )
+
+
+def canonical(program: str) -> str:
+    """The program with its variables named by their order: equal for programs that differ in names alone."""
+    names: dict[str, str] = {}
+    return re.sub(r"\b[a-h]\b", lambda found: names.setdefault(found[0], f"v{len(names)}"), program)
 
 
 def program_of(problem: Problem) -> str:

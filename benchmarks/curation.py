@@ -1,0 +1,207 @@
+"""Curation at the paper's scale: 107,173 rows with planted faults through filters, selection and statistics.
+
+`python benchmarks/curation.py` on two cores. The first table: time and peak memory from 10K rows to 107K, and how many
+of the planted loops, near-duplicates and overlaps with HumanEval were found. The second: the step that finds
+near-duplicates, beside datasketch's MinHash and LSH (the signatures in `datasets.map`), on the same questions.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+from curation_rows import make_rows
+from datasets import Dataset
+from datasketch import MinHash, MinHashLSH
+from paired import Way, compare
+from transformers import AutoTokenizer
+
+from z1lib import published
+from z1lib.curation import Curated, curate
+from z1lib.curation.filters import CODE_WORDS
+from z1lib.curation.pipeline import TASKS, LocalExecutor, stages
+from z1lib.curation.statistics import (
+    compare_subsets,
+    compare_trigrams,
+    complexity,
+    contrast_trigrams,
+    count_trigrams,
+    relate,
+)
+from z1lib.models import save_base_model
+from z1lib.problems import humaneval
+from z1lib.profile import load_profile
+
+WORKERS = 2
+SCHEME = "affine32"  # datasketch's default hashing
+PROFILE = load_profile("paper", curation_workers=WORKERS, max_response_tokens=9000)
+
+
+class Memory(threading.Thread):
+    """The most memory this process and its children had at once, in GiB; what they share is counted in each."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak, self.ended = 0.0, False
+        self.start()
+
+    def run(self):
+        me = psutil.Process()
+        while not self.ended:
+            sizes = []
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    sizes.append(process.memory_info().rss)
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, sum(sizes) / 2**30)
+            time.sleep(0.2)
+
+
+def run_once(count: int, base: Path, folder: Path) -> dict:
+    """Make `count` rows, then time the work on them and score what it found."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    file, rows = make_rows(count, tokenizer, folder)
+    memory, marks = Memory(), [time.perf_counter()]
+    curated = curate([file], base, humaneval.make_problems(), PROFILE, folder / "work")
+    marks.append(time.perf_counter())
+    subsets = compare_subsets([row.tokens for row in curated.rows], published.load("data_ablation"))
+    marks.append(time.perf_counter())
+    trigrams = summarise(curated)
+    marks.append(time.perf_counter())
+    memory.ended = True
+    print(curated.counts().to_string(), subsets.to_string(), trigrams.head(3).to_string(), sep="\n\n")
+    parts = [after - before for before, after in zip(marks, marks[1:])]
+    times = dict(zip(("curate s", "select s", "statistics s"), parts))
+    tokens = sum(row.tokens for row in curated.rows) / 1e6
+    result = {"rows": count, "Mtokens kept": tokens, **times, "total s": sum(parts), "peak GiB": memory.peak}
+    return {**result, **score(curated, rows)}
+
+
+def summarise(curated: Curated) -> pd.DataFrame:
+    """The statistics of the notebook: lengths against complexity, trigrams of two halves and their contrast."""
+    table = pd.DataFrame({"tokens": [row.tokens for row in curated.rows], "level": 0})
+    relate(table.assign(complexity=[complexity(row.question) for row in curated.rows]))
+    half = len(curated.rows) // 2
+    first, second = (
+        count_trigrams(row.response for row in part) for part in (curated.rows[:half], curated.rows[half:])
+    )
+    contrast_trigrams(first.rename("first"), second.rename("second"))
+    return compare_trigrams(first, second)
+
+
+def score(curated: Curated, rows) -> dict:
+    """Precision and recall of every filter on what was planted for it."""
+    scores = {}
+    for name, planted in rows.planted.items():
+        dropped = [row for row in curated.rejected if row.filter == name]
+        if name == "near_duplicates":  # a pair is found whichever of the two is dropped
+            right = sum(rows.family.get(row.id, row.id) == _family(row.detail, rows) for row in dropped)
+        else:
+            right = sum(row.id in planted for row in dropped)
+        scores |= {f"{name} planted": len(planted), f"{name} dropped": len(dropped)}
+        scores |= {f"{name} precision": right / max(1, len(dropped)), f"{name} recall": right / max(1, len(planted))}
+    others = sum(row.filter not in rows.planted for row in curated.rejected)
+    return {**scores, "other rows dropped": others}
+
+
+def _family(detail: str, rows) -> str:
+    kept = detail.removeprefix("of '").removesuffix("'")
+    return rows.family.get(kept, kept)
+
+
+def compare_dedup(count: int, base: Path, folder: Path, repeats: int) -> dict:
+    """Finding the near-duplicates of the same questions: our steps of datatrove, and datasketch."""
+    file, _ = make_rows(count, AutoTokenizer.from_pretrained(base), folder)
+    curate([file], base, [], PROFILE, folder / "work")
+    [work] = (folder / "work").glob("stages-*")
+    questions = pq.read_table(file, columns=["question"])["question"].to_pylist()
+
+    def ours() -> list:
+        shutil.rmtree(folder / "again", ignore_errors=True)
+        shutil.copytree(work / "filtered", folder / "again" / "filtered")
+        for name, steps, tasks in stages([file], base, PROFILE, folder / "again")[1:4]:
+            LocalExecutor(steps, tasks, WORKERS if tasks == TASKS else 1, str(folder / "again" / name)).run()
+        return list((folder / "again" / "clusters").glob("*.remove"))
+
+    def nothing():  # no tokens here
+        return 0, 0
+
+    row = compare(
+        Way("datatrove", ours, nothing), Way("datasketch", lambda: sketch(questions), nothing), repeats, False
+    )
+    return {"rows": count, **{key: value for key, value in row.items() if "decoded" not in key and "differ" not in key}}
+
+
+def sketch(questions: list[str]) -> list[tuple[int, int]]:
+    """Pairs that datasketch finds at the same bands and rows: signatures by `datasets.map`, then one LSH index."""
+    config = PROFILE.near_duplicates
+    signed = Dataset.from_dict({"question": questions}).map(
+        sign, batched=True, num_proc=WORKERS, remove_columns=["question"], load_from_cache_file=False
+    )
+    bands, width = config["num_buckets"], config["hashes_per_bucket"]
+    index = MinHashLSH(num_perm=bands * width, params=(bands, width))
+    pairs = []
+    for number, values in enumerate(signed.with_format("numpy")["signature"]):
+        signature = MinHash(num_perm=bands * width, hashvalues=values, scheme=SCHEME)
+        pairs += [(found, number) for found in index.query(signature)]
+        index.insert(number, signature)
+    return pairs
+
+
+def sign(batch: dict) -> dict:
+    config = PROFILE.near_duplicates
+    signatures = []
+    for question in batch["question"]:
+        words, size = CODE_WORDS.word_tokenize(question.lower()), config["n_grams"]
+        sketch = MinHash(num_perm=config["num_buckets"] * config["hashes_per_bucket"], scheme=SCHEME)
+        sketch.update_batch([" ".join(words[i : i + size]).encode() for i in range(len(words) - size + 1)])
+        signatures.append(sketch.hashvalues)
+    return {"signature": signatures}
+
+
+def in_a_process(*arguments: object) -> dict:
+    """One measurement in a process of its own, so that its memory is its own."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    *log, result = output.splitlines()
+    print(*log, sep="\n", flush=True)
+    return json.loads(result)
+
+
+def write_table(rows: list[dict], name: str) -> None:
+    frame = pd.DataFrame(rows)
+    frame.to_csv(Path(__file__).with_name(name), index=False, float_format="%.4f")
+    print(frame.round(3).T.to_string(header=False), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 27_000, 54_000, 107_173])
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of timings beside datasketch, on the first size")
+    parser.add_argument("--measure", nargs=2, metavar=("ROWS", "BASE"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.measure:
+            count, base = given.measure
+            print(json.dumps(run_once(int(count), Path(base), Path(folder))))
+            return
+        mini = load_profile("mini")
+        base = save_base_model(Path(folder) / "base", mini.base_model, "main", mini.base_model_package, 0)
+        rows = [in_a_process("--measure", count, base) for count in given.rows]
+        for row in rows:
+            row["s per 1,000 rows"] = 1000 * row["total s"] / row["rows"]
+        write_table(rows, "curation.csv")
+        write_table([compare_dedup(given.rows[0], base, Path(folder), given.repeats)], "curation_near_duplicates.csv")
+
+
+if __name__ == "__main__":
+    main()

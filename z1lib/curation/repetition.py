@@ -1,0 +1,52 @@
+"""Loops: whether a text repeats itself without end."""
+
+import re
+from collections import Counter
+
+
+def is_repetitive(
+    text: str, least_tokens: int = 40, least_repeats: int = 3, loop_ratio: float = 0.3, ngram: int = 12
+) -> bool:
+    """Whether a text is caught in a loop. The paper removed about 3% as repetitive and gives no rule; this is ours.
+
+    Tokens here are words, numbers and signs. A text loops if (1) its end is one phrase `least_repeats` times over, at
+    least `least_tokens` long, exactly or under one running counter ("Step 7: check again. Step 8: check again."); the
+    last phrase may be cut, inside a word too; or (2) more than `loop_ratio` of its n-grams of `ngram` tokens have come
+    twice before, which catches a loop that was left again. Signs and numbers alone are a loop only in long runs
+    (tables of zeros are none).
+    """
+    tokens = TOKEN.findall(text)
+    periods = range(1, len(tokens) // least_repeats + 1)
+    for end in (tokens, tokens[:-1]):  # a token limit may have cut the last word
+        if any(_loops(end, period, least_tokens, least_repeats) for period in periods):
+            return True
+    grams = [tuple(tokens[i : i + ngram]) for i in range(len(tokens) - ngram + 1)]
+    seen: Counter = Counter()
+    again = 0
+    for gram in grams:
+        again += seen[gram] >= 2 and any(token.isalpha() for token in gram)
+        seen[gram] += 1
+    return len(tokens) >= least_tokens and again > loop_ratio * len(grams)
+
+
+TOKEN = re.compile(r"\d+|[^\W\d_]+|[^\s\w]|_")
+LONG_RUN = 200  # tokens without a letter that repeat themselves
+
+
+def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int) -> bool:
+    """Whether the end of `tokens` repeats with this period, but for one number that counts up or down by one."""
+    if tokens[-1] != tokens[-1 - period] and not tokens[-1].isdecimal():
+        return False
+    counters: dict[int, str] = {}  # by repetition, counted from the end: the number that runs
+    run = period
+    for last in range(len(tokens) - 1, period - 1, -1):
+        now, before = tokens[last], tokens[last - period]
+        if now != before:
+            counts = now.isdecimal() and before.isdecimal() and abs(int(now) - int(before)) == 1
+            if not counts or counters.setdefault((len(tokens) - 1 - last) // period, now) != now:
+                break
+        run += 1
+    letters = sum(token.isalpha() for token in tokens[-period:])
+    if letters < (4 if counters else 1) and run < LONG_RUN:  # `i = 1 i = 2` is a trace, not a sentence
+        return False
+    return run >= max(least_tokens, least_repeats * period)
