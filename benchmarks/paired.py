@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.optimize import nnls
 
 
 @dataclass
@@ -27,26 +28,37 @@ class Way:
 
 
 def compare(ours: Way, peer: Way, repeats: int, same_outputs: bool = True) -> dict:
-    """Run both `repeats` times, taking turns to go first, and return one row of the printed table.
-
-    The speed-up is the median over pairs of peer / ours, with the 95% bootstrap interval of that median.
-    """
+    """Run both `repeats` times, taking turns to go first, and return one row of the printed table (see `speed_up`)."""
     for turn in range(repeats):
         for way in (ours, peer) if turn % 2 else (peer, ours):
             way.time()
-    ratios = np.array(peer.seconds) / np.array(ours.seconds)
-    draws = np.random.default_rng(0).choice(ratios, size=(10_000, repeats))
-    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    differing = sum(a != b for a, b in zip(ours.outputs, peer.outputs))
     return {
         "ours": ours.name,
         "peer": peer.name,
         "ours s": np.median(ours.seconds),
         "peer s": np.median(peer.seconds),
-        "speed-up": np.median(ratios),
-        "low": low,
-        "high": high,
+        **speed_up([(ours, peer)]),
         "ours prefilled / decoded": "{} / {}".format(*ours.tokens),
         "peer prefilled / decoded": "{} / {}".format(*peer.tokens),
-        "outputs that differ": f"{differing} of {len(ours.outputs)}" if same_outputs else "not the same task",
+        "outputs that differ": count_differing(ours, peer) if same_outputs else "not the same task",
     }
+
+
+def speed_up(tasks: list[tuple[Way, Way]]) -> dict[str, float]:
+    """The median over tasks of the median over pairs of peer / ours, and its 95% bootstrap interval over pairs."""
+    rng, draws = np.random.default_rng(0), 10_000
+    ratios = [np.array(peer.seconds) / np.array(ours.seconds) for ours, peer in tasks]
+    drawn = [np.median(rng.choice(row, size=(draws, len(row))), axis=1) for row in ratios]
+    low, high = np.percentile(np.median(drawn, axis=0), [2.5, 97.5])
+    return {"speed-up": np.median([np.median(row) for row in ratios]), "low": low, "high": high}
+
+
+def count_differing(ours: Way, peer: Way) -> str:
+    differing = sum(a != b for a, b in zip(ours.outputs, peer.outputs))
+    return f"{differing} of {len(ours.outputs)}"
+
+
+def price_tokens(ways: list[Way]) -> np.ndarray:
+    """Seconds a prefilled and a decoded token took, by least squares over the median times of these ways."""
+    tokens = np.array([way.tokens for way in ways], dtype=float)
+    return nnls(tokens, np.array([np.median(way.seconds) for way in ways]))[0]

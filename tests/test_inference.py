@@ -1,15 +1,25 @@
 """Generation and the sweep: same completions, whatever the engine shares."""
 
+import threading
+from dataclasses import replace
+
 import pytest
+import torch
 from conftest import END, ScriptedEngine, encode, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
+from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import load_engine
 from z1lib.engines.transformers import TransformersEngine
-from z1lib.inference import check_windows, generate, match_truncation, stop_early, sweep_problems, window_sweep
+from z1lib.inference import generate, stop_early, stream, window_sweep
+from z1lib.models import save_base_model
+from z1lib.problems import tracing
+from z1lib.profile import load_profile
 from z1lib.records import Completion, Ledger, Problem
-from z1lib.window import BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded
+from z1lib.sweep import confidence_stops, estimate_decoding, match_truncation, study_policies, sweep_problems
+from z1lib.window import HINT, BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded, check_windows
 
 PROMPTS = [encode("abc " * k) for k in range(1, 7)]
 WINDOWS = [0, 3, 8, 20]
@@ -40,6 +50,36 @@ def test_one_pass_gives_the_tokens_of_two_passes(engine):
         rows = generate(engine, PROMPTS, ShiftedWindow(window, hint="!hint!", max_answer_tokens=7))
         for prompt, [row] in zip(PROMPTS, rows):
             assert row.token_ids == two_passes(engine, prompt, window, hint, 7)
+
+
+@pytest.mark.slow
+def test_a_real_model_under_mixed_windows_gives_the_tokens_of_two_plain_passes(tmp_path):
+    """SmolLM2, 64 prompts, four windows in one batch, against `model.generate` called twice."""
+    mini = load_profile("mini")
+    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    folder = str(save_base_model(tmp_path / "base", *source, 0))
+    engine = load_engine("transformers", folder, dtype="float32")
+    problems = tracing.make_problems(64, [1, 2, 3, 4, 5], 1, "tracing", set())
+    prompts = [encode_prompt(engine.tokenizer, conversation(problem.prompt, "")) for problem in problems]
+    windows = [(0, 8, 16, 24)[i % 4] for i in range(64)]
+    hint = engine.tokenizer(HINT, add_special_tokens=False)["input_ids"]
+
+    def decode(rows: list[list[int]], most: list[int]) -> list[list[int]]:
+        longest, ends = max(map(len, rows)), sorted(engine.end_ids)
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        options = {"max_new_tokens": max(most), "do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0]}
+        output = plain.generate(ids, attention_mask=mask, **options)[:, longest:].tolist()
+        ended = [next((i + 1 for i, token in enumerate(row) if token in engine.end_ids), len(row)) for row in output]
+        return [row[: min(end, limit)] for row, end, limit in zip(output, ended, most)]
+
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    traces = [trace if window else [] for trace, window in zip(decode(prompts, windows), windows)]
+    full = [i for i, trace in enumerate(traces) if not (trace and trace[-1] in engine.end_ids)]
+    for i, answer in zip(full, decode([prompts[i] + traces[i] + hint for i in full], [6] * len(full))):
+        traces[i] = traces[i] + hint + answer
+    rows = generate(engine, prompts, [ShiftedWindow(window, max_answer_tokens=6) for window in windows])
+    assert [row.token_ids for [row] in rows] == traces
 
 
 @pytest.mark.parametrize("policy", [ShiftedWindow, BudgetForcing, Truncation])
@@ -242,3 +282,113 @@ def test_the_engine_counts_what_it_decodes(engine):
     rows = generate(engine, PROMPTS, ShiftedWindow(6, "!hint!", 5))
     sampled = sum(row.thinking_tokens + row.answer_tokens for [row] in rows)
     assert engine.work.decoded - before == sampled
+
+
+def test_a_study_decodes_every_policy_of_its_profile_from_one_trace():
+    profile = load_profile("smoke")
+    names = [(policy.name, policy.window) for policy in study_policies(profile, "z1")]
+    assert names[: len(profile.windows)] == [("shifted_window", window) for window in profile.windows]
+    assert [name for name, _ in names if name.startswith("hint: ")] == ["hint: boxed", "hint: s1", "hint: placebo"]
+    assert names[-1] == ("unbounded", profile.max_tokens)
+    policies = study_policies(profile, "r1")
+    assert {policy.name for policy in policies} == {"budget_forcing", "truncation", "unbounded"}
+    assert policies[0].delimiter == profile.delimiters["r1"]
+
+
+def test_other_hints_cut_the_same_trace_at_the_same_place(tmp_path):
+    engine = ScriptedEngine(write("a" * 40))
+    problems = [Problem("p", "q", "text", "1", 1, "tracing")]
+    policies = study_policies(load_profile("smoke"), "z1")
+    rows = sweep_problems(engine, problems, policies, Ledger(tmp_path / "rows", Completion), lambda source: "")
+    cut = {row.policy: row for row in rows if row.window == 16}
+    texts = {name: cut[name].thinking_text for name in cut}
+    assert set(texts.values()) == {"a" * 16}
+    assert cut["hint: s1"].hint_tokens == len("\n\nFinal Answer:")
+    assert len({row.key for row in cut.values()}) == len(cut)
+
+
+def test_a_confidence_stop_from_the_sweep_is_the_one_decoded_live():
+    engine = ScriptedEngine(write("a" * 10 + "b" * 30))
+    prompts = [encode("p")]
+    policy = ConfidenceStop(32, probe_every=8, hint="!", max_answer_tokens=2)
+    swept = window_sweep(engine, prompts, [8, 12, 16, 24, 32], hint="!", max_answer_tokens=2)
+    rows = [row for window in swept for [row] in swept[window]]
+    assert [[row] for row in confidence_stops(rows, policy)] == generate(engine, prompts, policy)
+    with pytest.raises(ValueError, match=r"no window \[24\]"):
+        confidence_stops([row for row in rows if row.window != 24], policy)
+
+
+def test_the_cost_of_decoding_is_an_upper_bound(tmp_path):
+    profile = load_profile("smoke")
+    problems = [Problem(str(i), "q", "text", "1", 1, "tracing") for i in range(12)]
+    table = estimate_decoding(profile, problems).set_index("model")
+    assert table.requests.to_dict() == {"base": 5, "z1": 12, "r1": 5}
+    engine = ScriptedEngine(lambda prompt, ids: ord("a"))  # never ends
+    policies = study_policies(profile, "z1")
+    rows = sweep_problems(engine, problems, policies, Ledger(tmp_path / "rows", Completion), lambda source: "")
+    trace = sum(len(row.token_ids) for row in rows if row.policy == "unbounded")
+    branches = sum(row.answer_tokens for row in rows if row.hint_tokens)
+    assert trace + branches <= table["tokens at most"]["z1"]
+    assert table["GPU hours at most"]["z1"] == 0  # no GPU in this profile
+
+
+def test_a_stream_grows_to_what_generate_gives(engine):
+    prompt, policies = PROMPTS[3], [ShiftedWindow(8, hint="!hint!", max_answer_tokens=5), Unbounded(20)]
+    lists = list(stream(engine, prompt, policies))
+    whole = [generate(engine, [prompt], policy)[0][0] for policy in policies]
+    assert [row.token_ids for row in lists[-1]] == [row.token_ids for row in whole]
+    for i in range(len(policies)):
+        lengths = [len(rows[i].token_ids) for rows in lists]
+        assert lengths == sorted(lengths)
+        assert len(set(lengths)) > 5  # it comes in pieces
+        assert all(rows[i].token_ids == whole[i].token_ids[:length] for rows, length in zip(lists, lengths))
+
+
+def test_two_streams_at_once_keep_their_own_text(engine):
+    policy = [Unbounded(16)]
+    pairs = list(zip(stream(engine, PROMPTS[0], policy), stream(engine, PROMPTS[4], policy)))
+    alone = [generate(engine, [prompt], policy[0])[0][0].token_ids for prompt in (PROMPTS[0], PROMPTS[4])]
+    for both in pairs:
+        for [row], ids in zip(both, alone):
+            assert row.token_ids == ids[: len(row.token_ids)]
+
+
+def test_a_stream_that_is_closed_stops_decoding(engine):
+    one = stream(engine, PROMPTS[0], [Unbounded(200)])
+    next(one)
+    one.close()
+    threads = [thread for thread in threading.enumerate() if thread.name.endswith("(decode)")]
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_two_problems_that_ask_the_same_keep_their_rows(tmp_path):
+    problems = [Problem(name, "same?", "text", "a", 1, "s") for name in ("first", "second")]
+    ledger = Ledger(tmp_path / "rows.jsonl", Completion)
+    rows = sweep_problems(ScriptedEngine(write("ab")), problems, [Truncation(5)], ledger, lambda source: None)
+    assert [row.problem_id for row in rows] == ["first", "second"]
+
+
+def test_the_confidence_stop_compares_programs_as_programs():
+    first, second = (f"\n```python\nprint({i})\n```" for i in (1, 2))
+    policy = ConfidenceStop(4, 2, agreement=2)
+    rows = [probed_row(window, answer) for window, answer in ((2, first), (4, second))]
+    assert stop_early(policy, rows[:1]) is None
+    assert stop_early(ConfidenceStop(8, 2, agreement=2), rows) is None
+    assert stop_early(ConfidenceStop(8, 2, agreement=2), [rows[0], replace(rows[1], answer_text=first)]) is not None
+
+
+def probed_row(window: int, answer: str) -> Completion:
+    [[row]] = generate(ScriptedEngine(write("abcdefghijklmnop")), [[1]], ShiftedWindow(window, "!", 3))
+    return replace(row, answer_text=answer)
+
+
+def test_the_same_weights_under_two_names_keep_their_names(tmp_path):
+    problems, ledger = [Problem("p", "q", "text", "1", 1, "tracing")], Ledger(tmp_path / "rows", Completion)
+    for name in ("base", "z1"):
+        engine = ScriptedEngine(write("a" * 40))
+        engine.model_name = f"models/{name}"
+        [row] = sweep_problems(engine, problems, [Unbounded(8)], ledger, lambda source: "")
+        assert row.model == name
+    assert len(ledger.rows) == 1  # and were decoded once

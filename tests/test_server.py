@@ -11,8 +11,9 @@ pytest.importorskip("openai", reason="the server extra is not installed")
 
 from z1lib.engines import EngineUnavailable, load_engine
 from z1lib.engines.server import ServerError
-from z1lib.inference import generate, sweep_problems, window_sweep
+from z1lib.inference import generate, window_sweep
 from z1lib.records import Completion, Ledger, Problem
+from z1lib.sweep import sweep_problems
 from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded, from_json
 
 END, DELIMITER = 256, 2  # of the tiny model's tokenizer, whose ids are bytes in another order
@@ -135,6 +136,7 @@ def plain_reading(engine):
     scripted = ScriptedEngine(next_id)
     scripted.tokenizer, scripted.end_ids = engine.tokenizer, engine.end_ids
     scripted.model_name, scripted.fingerprint = engine.model_name, engine.fingerprint
+    scripted.arithmetic = engine.arithmetic
     return scripted
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,11 +23,12 @@ from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitspro
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import load_engine, policy_arguments
 from z1lib.engines.vllm_plugin import PolicyProcessor
-from z1lib.inference import generate, sweep_problems, window_sweep
+from z1lib.inference import generate, window_sweep
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile
 from z1lib.records import Completion, Ledger
+from z1lib.sweep import sweep_problems
 from z1lib.window import BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded
 
 WINDOWS = [0, 12, 24, 48]
@@ -45,14 +47,15 @@ def bound(policy):
 class V1:
     """A batch under model runner V1: rows move, output lists are live."""
 
-    def __init__(self):
-        self.processor, self.rows = PolicyProcessor(None, torch.device("cpu"), False), []
+    def __init__(self, asynchronous=False):
+        config = SimpleNamespace(scheduler_config=SimpleNamespace(async_scheduling=asynchronous))
+        self.processor, self.rows = PolicyProcessor(config, torch.device("cpu"), False), []
 
     def admit(self, requests):
         added = []
-        for prompt, policy, temperature in requests:
+        for prompt, policy, temperature, begun in requests:
             output = []
-            extra = policy_arguments(policy, 0, frozenset({END})) if policy else {}
+            extra = policy_arguments(policy, begun, frozenset({END})) if policy else {}
             params = SamplingParams(temperature=temperature, extra_args=extra)
             added.append((len(self.rows), params, prompt, output))
             self.rows.append(output)
@@ -82,12 +85,12 @@ class V2:
         self.processor, self.order = PolicyProcessor(None, self.states), []
 
     def admit(self, requests):
-        for prompt, policy, temperature in requests:
+        for prompt, policy, temperature, begun in requests:
             slot = 2 * len(self.order) + 1  # not the row
             self.order.append(slot)
             self.lengths[slot] = self.states.prompt_len.np[slot] = len(prompt)
             self.states.all_token_ids.gpu[slot, : len(prompt)] = torch.tensor(prompt)
-            extra = policy_arguments(policy, 0, frozenset({END})) if policy else {}
+            extra = policy_arguments(policy, begun, frozenset({END})) if policy else {}
             params = SamplingParams(temperature=temperature, extra_args=extra)
             assert self.processor.add_request(slot, params) == bool(extra)
 
@@ -105,13 +108,16 @@ class V2:
             self.lengths[slot] += 1
 
 
+# (prompt, policy, temperature, how many of the prompt's last ids belong to the completion)
 REQUESTS = [
-    ([5, 6, 7], bound(ShiftedWindow(0, "!?", 5)), 0.0),
-    ([5], None, 1.0),
-    ([8, 9], bound(ShiftedWindow(3, "!?", 5)), 1.0),
-    ([5, 6], bound(BudgetForcing(6, "F", 4, delimiter="#$", extensions=1, wait="WA")), 0.7),
-    ([3, 2, 1], bound(BudgetForcing(9, "F", 2, delimiter="#$")), 0.0),
-    ([4], bound(Truncation(4)), 0.0),
+    ([5, 6, 7], bound(ShiftedWindow(0, "!?", 5)), 0.0, 0),
+    ([5], None, 1.0, 0),
+    ([8, 9], bound(ShiftedWindow(3, "!?", 5)), 1.0, 0),
+    ([5, 6], bound(BudgetForcing(6, "F", 4, delimiter="#$", extensions=1, wait="WA")), 0.7, 0),
+    ([3, 2, 1], bound(BudgetForcing(9, "F", 2, delimiter="#$")), 0.0, 0),
+    ([4], bound(Truncation(4)), 0.0, 0),
+    ([5, 6, 7, 8], bound(ShiftedWindow(3, "!?", 5)), 0.0, 2),
+    ([5, 6, 3], bound(BudgetForcing(7, "F", 4, delimiter="#$", extensions=1, wait="WA")), 0.7, 2),
 ]
 
 
@@ -142,10 +148,10 @@ def test_rows_of_requests_that_do_not_ask_are_left_alone():
 
 
 def test_a_replaced_token_hands_its_whole_probability_over():
-    policy = bound(BudgetForcing(9, "F", 2, delimiter="#$", extensions=1, wait="WA"))
+    policy = bound(BudgetForcing(9, "F", 2, delimiter="#", extensions=1, wait="WA"))
     for temperature in (0.5, 1.0):
         runner = V1()
-        runner.admit([([5], policy, temperature)])
+        runner.admit([([5], policy, temperature, 0)])
         logits = torch.randn(1, VOCABULARY)
         before = (logits[0] / temperature).softmax(dim=0)
         after = (runner.apply(logits)[0] / temperature).softmax(dim=0)
@@ -159,7 +165,16 @@ def test_the_entry_point_loads_under_both_runners():
     assert PolicyProcessor in _load_v2_logitsprocs_plugins()
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"name": "magic"}'])
+def test_a_policy_that_reads_ids_is_not_followed_where_they_come_too_late():
+    runner = V1(asynchronous=True)
+    runner.admit(REQUESTS)
+    assert [type(asked.policy) for asked in runner.processor.followed.values()] == [ShiftedWindow] * 3
+
+
+NO_POLICIES = ["", "{}", '{"name": "magic"}', '{"kind": "BudgetForcing", "max_thinking_tokens": 5}']
+
+
+@pytest.mark.parametrize("text", NO_POLICIES)
 def test_a_malformed_policy_is_refused_before_it_reaches_the_sampler(text):
     with pytest.raises(ValueError, match="not a policy"):
         PolicyProcessor.validate_params(SamplingParams(extra_args={"z1_policy": text}))
@@ -192,6 +207,11 @@ def prompts(engine, problems):
 
 def ids_of(rows: list[list[Completion]]) -> list[list[int]]:
     return [row.token_ids for samples in rows for row in samples]
+
+
+def unkeyed(rows: list[list[Completion]]) -> list[list[Completion]]:
+    """Without the keys, which name the engine."""
+    return [[replace(row, key="") for row in samples] for samples in rows]
 
 
 def two_passes(engine, prompts, windows) -> list[list[int]]:
@@ -252,7 +272,7 @@ def test_all_policies_give_the_tokens_of_the_transformers_engine(engine, model, 
     plain = load_engine("transformers", model)
     assert ids_of(generate(engine, prompts, mixed)) == ids_of(generate(plain, prompts, mixed))
     probing = ConfidenceStop(48, probe_every=16, max_answer_tokens=ANSWER)
-    assert generate(engine, prompts[:8], probing) == generate(plain, prompts[:8], probing)
+    assert unkeyed(generate(engine, prompts[:8], probing)) == unkeyed(generate(plain, prompts[:8], probing))
 
 
 @pytest.mark.slow
@@ -321,11 +341,14 @@ def server(model):
 def test_a_real_server_gives_the_tokens_of_the_engine(engine, server, model, prompts, one_request):
     remote = load_engine("server", model, base_url=server.base_url, one_request=one_request)
     assert remote.follows_policies == one_request
-    for window in (0, 24):
-        policy = ShiftedWindow(window, max_answer_tokens=ANSWER)
-        assert ids_of(generate(remote, prompts, policy)) == ids_of(generate(engine, prompts, policy))
-    swept = window_sweep(remote, prompts[:20], [12, 24], max_answer_tokens=ANSWER)
-    assert swept == window_sweep(engine, prompts[:20], [12, 24], max_answer_tokens=ANSWER)
+    windows = [WINDOWS[i % len(WINDOWS)] for i in range(len(prompts))]
+    policies = [ShiftedWindow(window, max_answer_tokens=ANSWER) for window in windows]
+    policies[::8] = [BudgetForcing(24, max_answer_tokens=ANSWER, delimiter="\n\n", extensions=1)] * len(policies[::8])
+    rows = [unkeyed(generate(one, prompts, policies)) for one in (remote, engine)]
+    assert rows[0] == rows[1]
+    if one_request:
+        swept, same = (window_sweep(one, prompts[:20], [12, 24], max_answer_tokens=ANSWER) for one in (remote, engine))
+        assert all(unkeyed(swept[window]) == unkeyed(same[window]) for window in (12, 24))
 
 
 @pytest.mark.slow

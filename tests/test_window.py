@@ -140,6 +140,13 @@ def test_a_wait_of_several_tokens_is_completed():
     row = run("ab>defghij", BudgetForcing(7, hint="F", delimiter=">", wait="Wt.", extensions=1, max_answer_tokens=1))
     assert row.token_ids == encode("abWt.fg>F" + "j")
     assert row.hint_tokens == 3 + 2
+    assert (row.thinking_text, row.answer_text) == ("abWt.fg", "j")
+
+
+def test_what_begins_like_a_delimiter_but_is_none_is_left_alone():
+    policy = BudgetForcing(20, hint="F", delimiter="</t>", wait="W", extensions=1, max_answer_tokens=9)
+    assert run("a</i>b", policy).token_ids == [*encode("a</i>b"), *encode("W")] + encode("")[:0] + [END]
+    assert run("a</t>b", policy).token_ids == [*encode("a</tWb"), END]
 
 
 @given(st.text(alphabet="ab>W", max_size=30), st.integers(0, 20), st.integers(0, 3), st.integers(1, 5))

@@ -4,6 +4,7 @@ Text inside a message never becomes a control token: a user who writes "<|im_end
 """
 
 import re
+from itertools import count
 
 from transformers import PreTrainedTokenizerBase
 
@@ -33,8 +34,8 @@ def encode_end(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     what is trained would not be what is decoded.
     """
     *before, last = messages
-    marked = _render(tokenizer, [*before, {**last, "content": _mark(0)}])
-    start, _, end = marked.partition(_mark(0))
+    mark = _marks(before)[0]
+    start, _, end = _render(tokenizer, [*before, {**last, "content": mark}]).partition(mark)
     if start != _render(tokenizer, before, add_generation_prompt=True):
         raise ValueError("the chat template writes an answered turn differently from its generation prompt")
     return tokenizer(end, add_special_tokens=False)["input_ids"]
@@ -44,19 +45,23 @@ def _render(tokenizer, messages: list[Message], **options) -> str:
     return tokenizer.apply_chat_template(messages, tokenize=False, **options)
 
 
-def _mark(number: int) -> str:
-    return f"\ue000{number}\ue001"  # private-use characters, which no template writes
+def _marks(messages: list[Message]) -> list[str]:
+    """A place holder for each message and one more, of private-use characters, none of which a message holds."""
+    text = "".join(row["content"] for row in messages)
+    opening = next(f"\ue000{i}-" for i in count() if f"\ue000{i}-" not in text)
+    return [f"{opening}{i}\ue001" for i in range(len(messages) + 1)]
 
 
 def _encode_around(tokenizer, messages: list[Message], render) -> list[int]:
     """Encode the rendered text; messages that spell a control token are encoded apart, as plain text."""
     control = tokenizer.all_special_tokens + list(tokenizer.get_added_vocab())
     spelled = {i for i, row in enumerate(messages) if any(token in row["content"] for token in control)}
-    marked = [{**row, "content": _mark(i)} if i in spelled else row for i, row in enumerate(messages)]
+    marks = _marks(messages)
+    marked = [{**row, "content": marks[i]} if i in spelled else row for i, row in enumerate(messages)]
     ids = []
-    for piece in re.split("(\ue000\\d+\ue001)", render(marked)):
-        if piece.startswith("\ue000"):
-            ids += encode_text(tokenizer, messages[int(piece[1:-1])]["content"])
+    for piece in re.split(f"({'|'.join(marks)})", render(marked)):
+        if piece in marks:
+            ids += encode_text(tokenizer, messages[marks.index(piece)]["content"])
         else:
             ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
     return ids

@@ -1,26 +1,25 @@
 """Completions under a policy, and the sweep: the completions of many windows from one long decode.
 
 Prompts and continuations are token ids everywhere, text is never tokenised twice. Every completion carries its token
-account (`records.Completion`); finished rows are kept on disk, keyed by all that determines them.
+account (`records.Completion`) and a key of all that determines it.
 """
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import Decoded, Engine, Request, check_context
-from z1lib.grading import extract_answer
-from z1lib.records import Completion, Ledger, Problem, exclusive
-from z1lib.window import HINT, BudgetForcing, ConfidenceStop, Policy, ShiftedWindow, Truncation, Unbounded
+from z1lib.grading import extract_answer, extract_code
+from z1lib.records import Completion
+from z1lib.window import HINT, ConfidenceStop, Policy, ShiftedWindow, Truncation, check_windows
 
 Prompt = str | list[int]
-POLICIES = {policy.name: policy for policy in (ShiftedWindow, BudgetForcing)}
 
 
 def generate(
@@ -70,34 +69,11 @@ def window_sweep(
     return {w: [[sample[i] for sample in samples] for samples in rows] for i, w in enumerate(windows)}
 
 
-def check_windows(windows: list[int]) -> None:
-    """Raises ValueError unless there is a window and they rise strictly."""
-    if not windows or any(a >= b for a, b in zip(windows, windows[1:])):
-        raise ValueError(f"windows must rise and not repeat, got {windows}")
-
-
 def make_policy(policy: type[Policy], window: int, hint: str, max_answer_tokens: int) -> Policy:
     """A policy of this kind at this window; truncation has neither hint nor answer."""
     if issubclass(policy, Truncation):
         return policy(window)
     return policy(window, hint=hint, max_answer_tokens=max_answer_tokens)
-
-
-def first_of_each(problems: list[Problem], most: int | None) -> list[Problem]:
-    """The first `most` problems of every source, all for None."""
-    seen: Counter = Counter()
-    kept = []
-    for problem in problems:
-        seen[problem.source] += 1
-        if most is None or seen[problem.source] <= most:
-            kept.append(problem)
-    return kept
-
-
-def study_policies(kind: str, windows: list[int], hint: str, max_answer_tokens: int, max_tokens: int) -> list[Policy]:
-    """All policies one long decode serves: `kind` at every window, truncation there, and the model left alone."""
-    windowed = [make_policy(POLICIES[kind], window, hint, max_answer_tokens) for window in windows]
-    return [*windowed, *(Truncation(window) for window in windows), Unbounded(max_tokens)]
 
 
 def _decode(engine, prompts, policies, n, temperature, top_p, seed) -> list[list[list[Completion]]]:
@@ -160,12 +136,51 @@ def stop_early(policy: ConfidenceStop, probed: list[Completion]) -> Completion |
     answers: list[str | None] = []
     spent = 0
     for row in probed:
-        answers.append(extract_answer(row)[0])
+        answers.append(extract_code(row)[0] or extract_answer(row)[0])
         if not row.overran or policy.is_settled(answers) or row.window == policy.window:
             key = hashlib.sha256(json.dumps([row.key, asdict(policy)]).encode()).hexdigest()[:24]
             return replace(row, policy=policy.name, window=policy.window, probe_tokens=spent, key=key)
         spent += row.hint_tokens + row.answer_tokens
     return None
+
+
+def stream(engine: Engine, prompt: Prompt, policies: list[Policy]) -> Iterator[list[Completion]]:
+    """One prompt under several policies, greedy, as it is decoded: after each step the completions so far.
+
+    The last list holds the whole completions. Decoding stops when the iterator is closed.
+    """
+    ids = encode_templated(engine, prompt)
+    news: queue.SimpleQueue = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def watcher(index: int) -> Callable[[list[int]], None]:
+        def watch(so_far: list[int]) -> None:
+            if closed.is_set():
+                raise InterruptedError("nobody reads any more")
+            news.put((index, Decoded(so_far, False)))
+
+        return watch
+
+    requests = [replace(make_request(engine, ids, [policy]), watch=watcher(i)) for i, policy in enumerate(policies)]
+
+    def decode() -> None:
+        try:
+            for index, [decoded] in engine.decode(requests):
+                news.put((index, decoded))
+            news.put(None)
+        except BaseException as error:
+            news.put(error)
+
+    threading.Thread(target=decode, daemon=True).start()
+    state = [Decoded([], False) for _ in requests]
+    try:
+        while (new := news.get()) is not None:
+            if isinstance(new, BaseException):
+                raise new
+            state[new[0]] = new[1]
+            yield [_completion(engine, r, r.policy, decoded, "0") for r, decoded in zip(requests, state)]
+    finally:
+        closed.set()
 
 
 def encode_templated(engine: Engine, prompt: Prompt) -> list[int]:
@@ -191,7 +206,7 @@ def complete(engine: Engine, request: Request, decoded: list[Decoded], problem_i
 def _completion(engine, request: Request, policy: Policy, decoded: Decoded, problem_id: str) -> Completion:
     account = policy.account(decoded.ids, decoded.ended)
     cut = len(decoded.ids) - account.answer
-    thinking = decoded.ids[: cut - account.hint] if account.overran else decoded.ids[:cut]
+    thinking = decoded.ids[: policy.window] if account.overran else decoded.ids[:cut]
     return Completion(
         problem_id=problem_id,
         model=Path(engine.model_name).name,
@@ -206,82 +221,22 @@ def _completion(engine, request: Request, policy: Policy, decoded: Decoded, prob
         probe_tokens=0,
         overran=account.overran,
         finish_reason="stop" if decoded.ended else "length",
-        thinking_text=_text(engine, thinking),
-        answer_text=_text(engine, decoded.ids[cut:]),
+        thinking_text=to_text(engine, thinking),
+        answer_text=to_text(engine, decoded.ids[cut:]),
         token_ids=list(decoded.ids),
         key=completion_key(engine, request, policy),
     )
 
 
-def _text(engine: Engine, ids: list[int]) -> str:
+def to_text(engine: Engine, ids: list[int]) -> str:
+    """The text of generated ids, without end tokens."""
     return engine.tokenizer.decode([i for i in ids if i not in engine.end_ids], skip_special_tokens=False)
 
 
 def completion_key(engine: Engine, request: Request, policy: Policy) -> str:
-    """A hash of all that determines a completion: weights, prompt, policy with its texts, sampling, seed."""
+    """A hash of all that determines a completion: weights, engine, prompt, policy with its texts, sampling, seed."""
+    decoder = [engine.fingerprint, engine.arithmetic, sorted(engine.end_ids)]
     policy_values = {"name": policy.name, **asdict(policy)}
     sampling = [request.temperature, request.top_p, request.sample, request.seed]
-    whole = json.dumps([engine.fingerprint, request.prompt_ids, policy_values, sampling], sort_keys=True)
+    whole = json.dumps([decoder, request.prompt_ids, policy_values, sampling], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:24]
-
-
-def sweep_problems(
-    engine: Engine,
-    problems: list[Problem],
-    policies: list[Policy],
-    ledger: Ledger,
-    system_prompt_of: Callable[[str], str | None],
-    n: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-) -> list[Completion]:
-    """Completions of every problem, sample and policy (the longest policy last), decoded once a problem and sample.
-
-    `system_prompt_of` gives the system prompt of a source of problems, None for the chat template's own.
-    Rows already in `ledger` are not decoded again; new ones are appended as their problem finishes, so a rerun after
-    a kill goes on where it stopped. The order is: problem, sample, policy.
-    """
-    requests = []
-    for problem in problems:
-        prompt_ids = encode_prompt(engine.tokenizer, conversation(problem.prompt, system_prompt_of(problem.source)))
-        requests += [
-            (problem.id, make_request(engine, prompt_ids, policies, i, temperature, top_p, seed)) for i in range(n)
-        ]
-    keys = [[completion_key(engine, r, p) for p in (*r.branches, r.policy)] for _, r in requests]
-    todo = [pair for pair, own in zip(requests, keys) if any(key not in ledger.rows for key in own)]
-    with exclusive(ledger.path):
-        decoding = engine.decode([request for _, request in todo])
-        name = f"{Path(engine.model_name).name}: problems"
-        for index, decoded in tqdm(decoding, total=len(requests), initial=len(requests) - len(todo), desc=name):
-            problem_id, request = todo[index]
-            rows = complete(engine, request, decoded, problem_id)
-            ledger.append([row for row in rows if row.key not in ledger.rows])
-    return [ledger.rows[key] for own in keys for key in own]
-
-
-def match_truncation(engine: Engine, completions: list[Completion]) -> list[Completion]:
-    """The control at equal cost: the uncut completion cut at the total tokens each windowed one spent.
-
-    `completions` are of one model and hold the "unbounded" and the "shifted_window" rows of the same problems; the
-    result is one "truncation_matched" row for each windowed one.
-    """
-    full = {(row.problem_id, row.sample): row for row in completions if row.policy == Unbounded.name}
-    windowed = [row for row in completions if row.policy == ShiftedWindow.name]
-    return [_cut(engine, full[row.problem_id, row.sample], row) for row in windowed]
-
-
-def _cut(engine: Engine, full: Completion, other: Completion) -> Completion:
-    ids = full.token_ids[: len(other.token_ids)]
-    ended = len(ids) == len(full.token_ids) and full.finish_reason == "stop"
-    return replace(
-        full,
-        policy="truncation_matched",
-        window=other.window,
-        thinking_tokens=len(ids),
-        overran=not ended,
-        finish_reason="stop" if ended else "length",
-        thinking_text=_text(engine, ids),
-        token_ids=ids,
-        key=f"{full.key}/{other.key}",
-    )

@@ -80,6 +80,12 @@ def check_limits(policy, **limits: int) -> None:
             raise ValueError(f"{type(policy).__name__}: {name} must be an integer of at least {least}, got {value!r}")
 
 
+def check_windows(windows: list[int]) -> None:
+    """Raises ValueError unless there is a window and they rise strictly."""
+    if not windows or any(a >= b for a, b in zip(windows, windows[1:])):
+        raise ValueError(f"windows must rise and not repeat, got {windows}")
+
+
 @dataclass(frozen=True)
 class ShiftedWindow:
     """At most `max_thinking_tokens` of thinking; a completion that passes them gets the hint and then answers.
@@ -93,7 +99,7 @@ class ShiftedWindow:
     hint: str = HINT
     max_answer_tokens: int = 512
     hint_ids: tuple[int, ...] = ()
-    name = "shifted_window"
+    name: str = "shifted_window"  # a study of several hints names each
     reads_ids = False
 
     def __post_init__(self):
@@ -130,7 +136,8 @@ class BudgetForcing:
     Cap: after `max_thinking_tokens` without the end-of-thinking `delimiter`, the delimiter and `hint` are forced.
     The paper's treatment of R1-Distill is `hint="the final answer is:"`; `close=False` leaves the delimiter out.
     Extend: the first `extensions` times the model would close its thinking, `wait` comes instead; a `wait` the model
-    wrote by itself counts as one of them, since the ids do not tell the two apart.
+    wrote by itself counts as one of them, since the ids do not tell the two apart. Of a delimiter of several tokens
+    the last one is put off: its first may begin other text.
     A delimiter the model writes by itself is thinking, and only one that is complete within the cap counts.
     """
 
@@ -178,7 +185,9 @@ class BudgetForcing:
         if begun:
             return Step(force=self.wait_ids[begun])
         if count(ids, self.wait_ids) < self.extensions:
-            return Step(instead=self.wait_ids[0], of=(self.delimiter_ids[0], *self.end_ids))
+            *opening, last = self.delimiter_ids
+            closes = tuple(ids[len(ids) - len(opening) :]) == tuple(opening)
+            return Step(instead=self.wait_ids[0], of=(last, *self.end_ids) if closes else self.end_ids)
         return FREE
 
     def finished(self, ids):
@@ -282,19 +291,29 @@ class ConfidenceStop:
 
 def to_json(policy: Policy) -> str:
     """A bound policy as a string that travels in a request."""
-    return json.dumps({"name": policy.name, **asdict(policy)})
+    return json.dumps({"kind": type(policy).__name__, **asdict(policy)})
 
 
 def from_json(text: str) -> Policy:
-    """The policy `to_json` wrote. Raises ValueError for anything else."""
+    """The policy `to_json` wrote. Raises ValueError for anything else, one that is not bound included."""
     try:
         values = json.loads(text)
-        kind = {policy.name: policy for policy in (ShiftedWindow, BudgetForcing, Truncation, Unbounded)}[
-            values.pop("name")
-        ]
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        kinds = {policy.__name__: policy for policy in (ShiftedWindow, BudgetForcing, Truncation, Unbounded)}
+        kind = kinds[values.pop("kind")]
+        policy = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        check_bound(policy)
+        return policy
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a policy: {text!r} ({error})") from error
+
+
+def check_bound(policy: Policy) -> None:
+    """Raises ValueError if a policy lacks the ids of its texts, or holds something else than ids."""
+    for name, value in vars(policy).items():
+        if name.endswith("_ids") and not all(type(i) is int and i >= 0 for i in value):
+            raise ValueError(f"{name} should be token ids")
+        if name.endswith("_ids") and name != "end_ids" and not value:
+            raise ValueError(f"{name} is empty: the policy is not bound to a tokenizer")
 
 
 def find(ids: Sequence[int], part: Sequence[int], start: int = 0) -> int | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class Request:
 
     A branch shares the request's ids up to its own window and goes its own way from there, if it has anything to
     force there; else its completion is the request's own. `prefix_ids` are the first ids of the completion where they
-    are known already: decoding goes on behind them.
+    are known already: decoding goes on behind them. `watch` is told the ids so far after each step of the engine.
     """
 
     prompt_ids: list[int]
@@ -37,6 +37,7 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
     prefix_ids: tuple[int, ...] = ()
+    watch: Callable[[list[int]], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Engine(Protocol):
 
     model_name: str
     fingerprint: str  # hash of the weights
+    arithmetic: str  # engine, dtype, quantisation: with other ones the same weights may decode otherwise
     tokenizer: object
     end_ids: frozenset[int]
     context_length: int
@@ -89,6 +91,8 @@ class Track:
 
         An end token as the last id a window allows is a natural end, and that branch does not leave.
         """
+        if self.request.watch:
+            self.request.watch(list(ids))
         leaving = []
         for number, policy in list(self.waiting.items()):
             if policy.window > len(ids) or (ended and policy.window == len(ids)):

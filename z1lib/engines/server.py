@@ -10,8 +10,10 @@ stream is kept. The weights cannot be hashed from here: `model` must be what the
 """
 
 import asyncio
+import json
 import queue
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
@@ -29,9 +31,11 @@ from z1lib.engines import (
     extend_forced,
     policy_arguments,
 )
+from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy, ShiftedWindow
 
+SILENCE_S = 3600  # without a byte, before a request is sent again: a long completion is one silent answer
 EMPTY_ANSWERS = 5  # in a row, before the server is given up
 
 
@@ -42,8 +46,10 @@ class ServerError(RuntimeError):
 class ServerEngine:
     """Decodes through HTTP, at most `concurrency` prompts at once (the branches of a prompt come on top).
 
-    `model` is the folder or Hub id of the served weights, for tokenizer and end tokens. A request is sent again up to
-    `retries` times, at most 8 s apart. `one_request` False decodes in pieces even where the server follows policies.
+    `model` is the folder or Hub id of the served weights, for tokenizer and end tokens. With `serve_options` (see
+    engines/serving.py) it starts `vllm serve` itself, and stops it when the engine is let go. A request is sent again
+    up to `retries` times, at most 8 s apart. `one_request` False decodes in pieces even where the server follows
+    policies.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class ServerEngine:
         model: str,
         dtype: str | None = None,
         base_url: str = "http://127.0.0.1:8000/v1",
+        serve_options: dict | None = None,
         api_key: str = "none",
         concurrency: int = 64,
         retries: int = 60,
@@ -58,11 +65,15 @@ class ServerEngine:
     ):
         if dtype is not None:
             raise ValueError("the server has chosen its dtype: start it with --dtype")
+        if serve_options is not None:
+            base_url, stop = serve(model, **serve_options)
+            self.stop = weakref.finalize(self, stop)
         self.base_url, self.concurrency, self.work = base_url, concurrency, Work()
         self.options = {"base_url": base_url, "api_key": api_key, "max_retries": retries}
-        self.options["timeout"] = httpx.Timeout(None, connect=10)
+        self.options["timeout"] = httpx.Timeout(SILENCE_S, connect=10)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
+        self.arithmetic = f"server {json.dumps(serve_options, sort_keys=True)}"  # null: what it has is unknown
         self.end_ids = end_token_ids(model, self.tokenizer)
         served = self._ask(lambda client: self._find_served(client.models.list().data))
         self.served = served.id
@@ -185,7 +196,7 @@ class _Session:
 
     async def _follow(self, request: Request, policy: Policy, ids: list[int], grow: Callable | None = None) -> Decoded:
         """Decode behind `ids` under the policy; `grow(ids, ended)` is told of every new id."""
-        stream, empty = bool(grow and request.branches), 0
+        stream, empty = bool(grow and (request.branches or request.watch)), 0
         while True:
             if stream:
                 grow(ids, False)
@@ -238,5 +249,7 @@ class _Session:
                     yield token
         except (openai.APIError, httpx.TransportError):
             return
+        except ValueError as error:  # a line that is no JSON
+            raise engine.explain(error) from error
         finally:
             await answer.close()

@@ -57,6 +57,7 @@ class TransformersEngine:
         self.model = loaded.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
+        self.arithmetic = f"transformers {self.model.dtype}"
         self.end_ids = end_token_ids(model, self.tokenizer)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
         self.batch_size, self.work = batch_size, Work()

@@ -59,6 +59,7 @@ class VllmEngine:
         self.model_name, self.fingerprint, self.work = str(model), fingerprint(model), Work()
         self.end_ids = end_token_ids(model, self.tokenizer)
         config = self.llm.llm_engine.vllm_config
+        self.arithmetic = f"vllm {config.model_config.dtype} {config.model_config.quantization}"
         self.context_length = config.model_config.max_model_len
         self.reads_stale_ids = config.scheduler_config.async_scheduling and not config.use_v2_model_runner
         self.started = 0
@@ -124,6 +125,7 @@ class VllmEngine:
 def make_params(one: _Running, end_ids: frozenset[int]) -> SamplingParams:
     """vLLM's parameters for what is left of a completion."""
     request, position = one.track.request, len(one.ids)
+    grows = not one.branch and bool(request.branches or request.watch)  # each id is needed as it comes
     return SamplingParams(
         max_tokens=one.policy.max_tokens - position,
         temperature=request.temperature,
@@ -131,6 +133,6 @@ def make_params(one: _Running, end_ids: frozenset[int]) -> SamplingParams:
         seed=derive_seed(request, position) if request.temperature else None,
         stop_token_ids=sorted(end_ids),
         detokenize=False,
-        output_kind=RequestOutputKind.DELTA if request.branches and not one.branch else RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA if grows else RequestOutputKind.FINAL_ONLY,
         extra_args=policy_arguments(one.policy, position, end_ids),
     )

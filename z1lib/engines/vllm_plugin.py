@@ -71,6 +71,7 @@ class PolicyProcessor(ProcessorV1, ProcessorV2):
 
     def __init__(self, vllm_config, *runner):
         self.states = runner[0] if len(runner) == 1 else None
+        self.ids_are_late = self.states is None and vllm_config.scheduler_config.async_scheduling
         self.followed: dict[int, _Followed] = {}  # by row of the batch under V1, by request slot under V2
 
     @classmethod
@@ -81,7 +82,14 @@ class PolicyProcessor(ProcessorV1, ProcessorV2):
         return False
 
     def update_state(self, batch_update) -> None:
-        process_dict_updates(self.followed, batch_update, follow)
+        process_dict_updates(self.followed, batch_update, self._follow)
+
+    def _follow(self, params, prompt_ids, output_ids) -> _Followed | None:
+        """As `follow`, under V1. With asynchronous scheduling the last ids come too late: a policy that reads them is
+        not followed, and the server engine, which checks every token, decodes such a completion in pieces.
+        """
+        asked = follow(params, prompt_ids, output_ids)
+        return None if asked and asked.policy.reads_ids and self.ids_are_late else asked
 
     def add_request(self, req_idx: int, params) -> bool:
         self.followed.pop(req_idx, None)
