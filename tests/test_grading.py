@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -111,6 +112,65 @@ def test_a_grade_says_why():
     assert right.key == "k"
 
 
+@pytest.mark.parametrize(
+    ("kind", "reference", "thinking", "answer", "before"),
+    [
+        ("math", "4", r"\boxed{3}, so \boxed{4}, hence", "5", ("4", True)),
+        ("math", "4", r"\boxed{4}, so \boxed{3}, hence", "4", ("3", False)),
+        ("math", "4", "so 4, hence", "4", (None, None)),
+        ("choice", "C", r"\boxed{\text{(C)}} or", "A", ("C", True)),
+        ("text", "[1, 2]", r"\boxed{[1,2]} or", "3", ("[1,2]", True)),
+    ],
+)
+def test_what_was_answered_before_the_hint_is_graded_and_kept_beside(kind, reference, thinking, answer, before):
+    row = replace(completion(thinking, answer, overran=True), hint_tokens=2)
+    graded = grade(problem(kind, reference), row)
+    assert (graded.before, graded.before_correct) == before
+    assert graded.extracted == answer
+    uncut = grade(problem(kind, reference), completion(thinking, answer))
+    assert (uncut.before, uncut.before_correct) == (None, None)
+
+
+def test_code_before_the_hint_is_run_too():
+    right, wrong = "```python\ndef f(x): return x + 1\n```", "```python\ndef f(x): return x\n```"
+    reference = json.dumps({"function": "f", "tests": "assert f(1) == 2"})
+    graded = grade(problem("code", reference), replace(completion(right, wrong, overran=True), hint_tokens=2))
+    assert (graded.correct, graded.error, graded.before_correct) == (False, "wrong", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("C", "C"), ("(C)", "C"), ("c.", "C"), (r"\text{C}", "C"), (r"\textbf{(C)}", "C"), ("C) because", "C"),
+        ("The answer is (C).", "C"), ("the correct answer is C, not B", "C"), ("**Answer: D**", "D"),
+        ("First option A looks right, but the answer is B.", "B"), ("I think C", None), ("A careful look", None),
+        ("no idea", None), ("", None), ("Because of that", None),
+    ],
+)  # fmt: skip
+def test_the_choice_letter_is_the_label_or_the_one_that_is_named(text, letter):
+    assert extract_letter(text) == letter
+
+
+def test_a_choice_is_found_in_prose_that_boxes_nothing():
+    graded = grade(problem("choice", "C"), completion("So there are 3 of them. The answer is (C)."))
+    assert (graded.correct, graded.rule) == (True, "letter named in the text")
+    boxed = grade(problem("choice", "C"), completion(r"The answer is A? No: \boxed{\textbf{(C)}}"))
+    assert (boxed.correct, boxed.rule) == (True, "last boxed")
+
+
+@pytest.mark.parametrize(
+    ("thinking", "answer", "code"),
+    [
+        ("```text\n6\n```\nSo:\n```python\nprint(3)\n```", "", "print(3)\n"),
+        ("```cpp\nint x;\n```\n```\nprint(4)\n```\n```json\n{}\n```", "", "print(4)\n"),
+        ("", "Solution\n```python\nprint(3)\n```", "print(3)\n"),
+        ("", "x = 1\nprint(x)\n```\nThat prints 1.", "x = 1\nprint(x)\n"),
+    ],
+)
+def test_other_languages_and_lone_words_are_not_the_program(thinking, answer, code):
+    assert extract_code(completion(thinking, answer, overran=bool(answer)))[0] == code
+
+
 def test_a_completion_of_an_unknown_problem_is_named():
     with pytest.raises(KeyError, match="unknown problems: \\['p'\\]"):
         grade_all([], [completion("x")])
@@ -215,9 +275,14 @@ def test_an_answer_that_cheats_does_not_pass(name):
 
 def test_programs_are_held_against_every_case():
     cases = json.dumps({"cases": [["1 2", "3"], ["4 5", "9"]]})
+    with_setup = json.dumps({**json.loads(cases), "setup": "import sys\n"})
     assert passes_tests("print(sum(map(int, input().split())))", cases) is None
     assert passes_tests("print(3)", cases) == "wrong"
     assert passes_tests("print(", cases) == "syntax"
+    assert passes_tests("if True:\nprint(1)", cases) == "syntax"
+    assert passes_tests("print('SyntaxError: no')\n1 / 0", cases) == "crash"
+    assert passes_tests("print(sum(map(int, sys.stdin.read().split())))", cases) == "crash"
+    assert passes_tests("print(sum(map(int, sys.stdin.read().split())))", with_setup) is None
     assert passes_tests("1 / 0", cases) == "crash"
     assert passes_tests("while True: pass", cases, timeout_s=1) == "timeout"
 
@@ -227,9 +292,36 @@ def test_test_files_that_share_a_process_with_the_answer():
     tests = json.dumps({"unittest": text})
     assert passes_tests("def f(x): return 2 * x", tests) is None
     assert passes_tests("def f(x): return x", tests) == "wrong"
-    assert passes_tests("import os; os._exit(0)", tests) == "wrong"
-    assert passes_tests("import sys; sys.exit(0)", tests) == "wrong"
-    assert passes_tests("print('passed')", tests) == "wrong"
+    assert passes_tests("1 / 0", tests) == "crash"
+    assert passes_tests("def f(x) return", tests) == "syntax"
+    assert passes_tests("def f(x):\n    while True: pass", tests, timeout_s=1) == "timeout"
+
+
+UNITTEST_CHEATS = {
+    "leaves with success": "import os\nos._exit(0)",
+    "exits with success": "import sys\nsys.exit(0)",
+    "leaves when called": "import os\ndef f(x): os._exit(0)",
+    "says it has passed": "print('passed')\ndef f(x): print('passed')",
+    "patches the comparison": "import unittest\nunittest.TestCase.assertEqual = lambda *a, **k: None\ndef f(x): pass",
+    "patches it when called": "import unittest\ndef f(x): unittest.TestCase.assertEqual = lambda *a, **k: None",
+    "loads no tests": "import unittest\ndef load_tests(*a): return unittest.TestSuite()\ndef f(x): return x",
+    "reads the program": "import os\ndef f(x):\n    print('passed', open('main.py').read())\n    os._exit(0)",
+    "sends a verdict": "import os, pickle, struct\ndata = pickle.dumps(('', 1, True))\nfor fd in range(3, 20):\n"
+    "    try: os.write(fd, struct.pack('<Q', len(data)) + data)\n    except OSError: pass\n",
+}
+
+
+@pytest.mark.parametrize("name", UNITTEST_CHEATS)
+def test_an_answer_that_cheats_its_test_file_does_not_pass(name):
+    text = "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(2), 4)"
+    assert passes_tests(UNITTEST_CHEATS[name], json.dumps({"unittest": text}), timeout_s=3) is not None
+
+
+def test_a_test_file_may_patch_what_the_answer_uses():
+    text = "import unittest\nfrom unittest.mock import patch\nclass T(unittest.TestCase):\n"
+    text += "    @patch('os.getcwd', return_value='/here')\n    def test(self, _): self.assertEqual(f(), '/here')"
+    assert passes_tests("import os\ndef f(): return os.getcwd()", json.dumps({"unittest": text})) is None
+    assert passes_tests("def f(): return '/tmp'", json.dumps({"unittest": text})) == "wrong"
 
 
 def test_a_code_problem_is_graded_with_its_error():

@@ -1,6 +1,9 @@
 """The sandbox: programs that try to break out fail, and are reported as what they are. Fork bombs come last."""
 
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from z1lib import sandbox
+from z1lib.grading import passes_tests
 from z1lib.sandbox import SandboxUnavailable, execute_code, find_isolation
 
 try:
@@ -23,9 +27,11 @@ HERE = Path(__file__).resolve()
 
 
 def processes() -> set[str]:
-    """The processes of this machine that a sandbox may have left: the interpreters of its programs."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return {line.split()[0] for line in listed.splitlines() if "main.py" in line or "sandbox" in line.split()[-1]}
+    """The processes of all sandboxes on this machine: by their text, or by a user that nobody has."""
+    listed = subprocess.run(["ps", "-eo", "pid,uid,args"], capture_output=True, text=True, check=True).stdout
+    first_line = sandbox.INIT.splitlines()[0]
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return {pid for pid, uid, args in rows if first_line in args or int(uid) >= 1 << 20}
 
 
 def leftovers() -> list[str]:
@@ -34,13 +40,17 @@ def leftovers() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
-    before = processes()
+    """After a test and the end of the warm sandboxes there is no process, no file and no open file of theirs."""
+    sandbox.close_idle()
+    before, open_files = processes(), len(os.listdir("/proc/self/fd"))
     yield
+    sandbox.close_idle()
     deadline = time.monotonic() + 5
     while processes() - before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes() <= before
     assert not leftovers()
+    assert len(os.listdir("/proc/self/fd")) == open_files
 
 
 def test_a_program_reads_its_input_and_its_output_is_kept_apart():
@@ -66,6 +76,85 @@ def test_input_that_nobody_reads_does_no_harm():
 def test_any_other_end_is_a_crash_with_its_exit_code(program, exit_code):
     result = execute_code(program)
     assert (result.ok, result.error, result.exit_code) == (False, "crash", exit_code)
+
+
+def test_programs_of_one_sandbox_share_nothing():
+    leave = """
+import json, os, random, socket
+json.dumps = os.remove = None
+os.environ['KEPT'] = '1'
+open('kept', 'w').write('x')
+socket.socket(socket.AF_UNIX).bind(chr(0) + 'kept')
+print(random.random())
+"""
+    look = """
+import json, os, random, socket, sys
+assert json.dumps(1) == '1' and os.remove and 'KEPT' not in os.environ and not os.path.exists('kept')
+assert sorted(vars(sys.modules['__main__'])).count('leave') == 0
+socket.socket(socket.AF_UNIX).bind(chr(0) + 'kept')
+print(random.random())
+"""
+    results = [execute_code(program) for program in (leave, look)]
+    assert [(result.ok, result.stderr) for result in results] == [(True, "")] * 2
+    assert results[0].stdout != results[1].stdout
+    assert len(sandbox._idle) == (1 if ISOLATION == "namespaces" else 0)
+
+
+def test_a_sandbox_that_died_while_idle_is_replaced():
+    execute_code("print(1)")
+    for warm in sandbox._idle:
+        os.killpg(warm.process.pid, signal.SIGKILL)
+        warm.process.wait()
+    assert execute_code("print(1)").stdout == "1\n"
+
+
+def test_the_sandbox_ends_with_its_caller():
+    caller = (
+        "from z1lib.sandbox import execute_code\nexecute_code('print(1)')\nimport os, signal\nos.kill(os.getpid(), 9)"
+    )
+    before = processes()
+    subprocess.run([sys.executable, "-c", caller], check=False, cwd=HERE.parent.parent)
+    deadline = time.monotonic() + 5
+    while processes() - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes() <= before
+
+
+def test_a_program_runs_as_an_ordinary_user_without_capabilities():
+    program = """
+for line in open('/proc/self/status'):
+    if line.startswith(('CapInh', 'CapPrm', 'CapEff', 'CapAmb', 'NoNewPrivs')): print(line.split()[1])
+"""
+    assert execute_code(program).stdout.split() == ["0" * 16] * 4 + ["1"]
+    assert execute_code("import os; print(os.getuid(), os.getgroups())").stdout == "1000 []\n"
+
+
+def test_an_uncaught_error_ends_as_in_any_interpreter():
+    result = execute_code("import atexit\natexit.register(print, 'bye')\ndef f():\n    return 1 / 0\nf()")
+    assert (result.exit_code, result.stdout) == (1, "bye\n")
+    assert result.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert 'File "main.py", line 4, in f' in result.stderr
+
+
+def test_a_thread_that_outlives_the_main_program_is_waited_for():
+    program = "import threading, time\nx = 'late'\ndef f():\n    time.sleep(0.2)\n    print(x)\n"
+    program += "threading.Thread(target=f).start()"
+    assert execute_code(program).stdout == "late\n"
+
+
+def test_bubblewrap_puts_up_the_same_walls(monkeypatch):
+    # root starts it as a user nobody has, who cannot read an interpreter in root's home folder
+    monkeypatch.setattr(sandbox, "_interpreter", lambda: "/usr/bin/python3")
+    links = {folder: f"usr{folder}" for folder in ("/bin", "/lib", "/lib64")}
+    monkeypatch.setattr(sandbox, "_system_files", lambda: ({"/usr": "/usr"}, links))
+    if not shutil.which("bwrap") or not sandbox._execute("", "", 20, 512, "bubblewrap").ok:
+        pytest.skip("needs bubblewrap and the system's own Python")
+    program = "import os, socket\nprint(os.path.exists('/etc/passwd'), os.listdir('/tmp'))\n"
+    program += "try: socket.create_connection(('1.1.1.1', 53))\nexcept OSError: print('no network')"
+    result = sandbox._execute(program, "", 20, 512, "bubblewrap")
+    assert (result.stdout, result.stderr) == ("False ['main.py']\nno network\n", "")
+    bomb = sandbox._execute("import os\nwhile True: os.fork()", "", 5, 512, "bubblewrap")
+    assert "Resource temporarily unavailable" in bomb.stderr or bomb.error == "timeout"
 
 
 def test_a_program_has_the_scientific_packages_but_not_this_one():
@@ -198,6 +287,26 @@ def test_the_status_of_a_program_cannot_be_forged():
     assert execute_code(program).exit_code == 7
 
 
+def test_the_status_cannot_be_forged_through_the_parents_files():
+    program = "import os\nfor name in range(3, 32):\n    for pid in {os.getppid(), 1}:\n"
+    program += "        try: os.write(os.open(f'/proc/{pid}/fd/{name}', os.O_WRONLY), b'{\"exit_code\": 0}')\n"
+    program += "        except OSError: pass\nos._exit(7)"
+    assert execute_code(program).exit_code == 7
+    weak = sandbox._execute(program, "", 10, 512, "limits only")
+    assert weak.exit_code == 7
+
+
+def test_with_limits_only_children_end_with_the_program():
+    program = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\nprint('left')"
+    result = sandbox._execute(program, "", 10, 512, "limits only")
+    assert result.wall_s < 15  # the child holds the streams until the time is up
+    assert result.isolation == "limits only"
+
+
+def test_memory_that_numpy_is_refused_is_reported_as_memory():
+    assert execute_code("import numpy; numpy.ones(10 ** 10)", memory_mb=1024).error == "memory"
+
+
 def test_programs_may_run_side_by_side_and_from_threads():
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda i: execute_code(f"print({i} ** 2)").stdout, range(24)))
@@ -224,7 +333,7 @@ def test_without_isolation_it_refuses_unless_told_otherwise(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_thousand_hostile_programs_leave_nothing():
+def test_the_grader_survives_a_thousand_hostile_programs_and_nothing_is_left():
     hostile = [
         "import os\nos.fork()\nimport time; time.sleep(30)",
         "x = bytearray(10 << 30)",
@@ -232,11 +341,14 @@ def test_a_thousand_hostile_programs_leave_nothing():
         "import os; os.kill(1, 9); os._exit(0)",
         "raise SystemExit('passed')",
     ]
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    tests = json.dumps({"setup": "", "tests": "assert add(1, 2) == 3", "function": "add"})
+    before = threading.active_count()
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda i: execute_code(hostile[i % 5], timeout_s=2, memory_mb=256).ok, range(1000)))
-    assert sum(results) <= 400
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+        verdicts = list(
+            pool.map(lambda i: passes_tests(hostile[i % 5], tests, timeout_s=2, memory_mb=256), range(1000))
+        )
+    assert None not in verdicts
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("times", range(3))

@@ -4,6 +4,7 @@ Where the answer is looked for (values, letters and text; code has rules of its 
 
 * After a forced hint: the first boxed value there (a small model may go on writing), else the first line.
 * In a completion that ended by itself, or answered after its own delimiter: the last boxed value, else the last number.
+* What was boxed (or fenced, for code) before a forced hint is graded as well and kept beside: a hint may spoil it.
 * In a completion that was cut without a hint: the last boxed value, else none. The last number of an unfinished
   trace is not an answer, though it is sometimes right by chance.
 """
@@ -15,17 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from os import cpu_count
-from pathlib import Path
 
 from z1lib.math_worker import MathWorker
 from z1lib.records import Completion, Grade, Problem
-from z1lib.sandbox import execute_code
+from z1lib.sandbox import execute_code, find_isolation
 
-VERSION = "2"  # of these rules; stored in every grade
-TESTER = Path(__file__).with_name("sandbox_tester.py").read_text(encoding="utf-8")
-VERDICTS = {0: None, 10: "wrong", 11: "crash", 12: "syntax", 13: "crash", 14: "no answer"}  # exit codes of TESTER
-CODE_BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
-LETTER = re.compile(r"^\W*(?:text|mathrm|mathbf)?\W*([A-Ja-j])(?:\W|$)")
+VERSION = "4"  # of these rules; stored in every grade
+TESTER = "import sandbox_tester\nsandbox_tester.main()"  # z1lib/sandbox_tester.py: every sandbox has it as a module
+VERDICTS = {0: None, 10: "wrong", 11: "crash", 12: "syntax", 13: "crash", 14: "no answer"}  # its exit codes
+FENCE = re.compile(r"```[ \t]*([\w+#.-]*)[^\n`]*\n(.*?)```", re.DOTALL)  # (language, code) of a closed block
+PYTHON = {"", "python", "python3", "py"}
+LETTER = re.compile(r"^\W*(?:(?:text|textbf|mathrm|mathbf)\W*)?([A-Ja-j])(?:\W*$|\s*[).:,\]}])")
+CHOICE = re.compile(r"\b(?i:answer|choice|option)\b(?:\s+(?:is|should|would|be))*\s*:?\s*[*$\\({\[]*([A-J])\b(?!['’])")
+SYNTAX_ERROR = re.compile(r"^(?:Syntax|Indentation|Tab)Error: .*\s*\Z", re.MULTILINE)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -60,32 +63,55 @@ def extract_answer(completion: Completion) -> tuple[str | None, str]:
 
 
 def extract_letter(text: str) -> str | None:
-    """The choice letter a short text starts with: `C`, `(C)`, `c.`, `\\text{C}`, `C) because`."""
-    match = LETTER.match(text.strip())
-    return match.group(1).upper() if match else None
+    """The choice letter that a text is or names.
+
+    A text that starts with one as its label (`C`, `(C)`, `c.`, `\\text{C}`, `C) because`), else the last one named as
+    the answer, the choice or the option (`the answer is (C)`). `A careful look` and `I think` name none.
+    """
+    if match := LETTER.match(text.strip()):
+        return match.group(1).upper()
+    named = CHOICE.findall(text)
+    return named[-1] if named else None
+
+
+def extract_choice(completion: Completion) -> tuple[str | None, str]:
+    """(the choice letter or None, the rule that found it): a boxed letter, else one that the text names."""
+    text = completion.answer_text or completion.thinking_text
+    cut = completion.overran and bool(completion.answer_text)
+    boxed = [letter for letter in map(extract_letter, find_boxed(text)) if letter]
+    if boxed:
+        return boxed[0 if cut else -1], "first boxed after the hint" if cut else "last boxed"
+    letter = extract_letter(text)
+    return letter, "letter named in the text" if letter else "none"
 
 
 def extract_code(completion: Completion) -> tuple[str | None, str]:
     """(the program to run or None, the rule that found it).
 
-    The last complete code block of the answer, else of the thinking. A hint that opens a block leaves its code before
-    the first fence of the answer.
+    The last complete block of Python in the answer, else in the thinking. A hint that opens a block leaves its code
+    before the first fence of the answer.
     """
+    head, fence, _ = completion.answer_text.partition("```")
+    if completion.overran and _is_program(head):
+        return head, "code after the hint" + ("" if fence else ", not closed")
     for part, text in (("answer", completion.answer_text), ("thinking", completion.thinking_text)):
-        head, fence, _ = text.partition("```")
-        if part == "answer" and completion.overran and head.strip() and _is_python(head):
-            return head, "code after the hint" + ("" if fence else ", not closed")
-        blocks = CODE_BLOCK.findall(text)
-        if blocks:
+        if blocks := find_code(text):
             return blocks[-1], f"last block of the {part}"
     return None, "none"
 
 
-def _is_python(text: str) -> bool:
+def find_code(text: str) -> list[str]:
+    """The complete fenced blocks of Python, or of no stated language, in order."""
+    return [code for language, code in FENCE.findall(text) if language.lower() in PYTHON]
+
+
+def _is_program(text: str) -> bool:
+    """Whether a text is Python and does something: a word alone parses too."""
     try:
-        return bool(ast.parse(text).body)
-    except (SyntaxError, ValueError):
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
+    return any(not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Name | ast.Constant)) for line in body)
 
 
 def is_equivalent(answer: str, reference: str) -> bool:
@@ -138,17 +164,18 @@ def is_same_text(answer: str, reference: str) -> bool:
 def passes_tests(code: str, tests: str, timeout_s: float = 10.0, memory_mb: int = 1024) -> str | None:
     """None if a program passes all its tests, else why not: "wrong", "crash", "timeout", "memory", "syntax", ...
 
-    `tests` is the JSON of a code problem's reference. Function tests (`function`, `tests`, `setup`, `call`): see
-    sandbox_tester.py. Programs (`cases`, pairs of input and output): every output must agree, line by line. Test files
-    that must share a process with the answer (`unittest`): an answer that reads its tests could cheat there.
+    `tests` is the JSON of a code problem's reference. Function tests (`function`, `tests`, `setup`, `call`) and test
+    files that must share a process with the answer (`unittest`): see sandbox_tester.py. Programs (`cases`, pairs of
+    input and output): every output must agree, line by line, each within the time. `timeout_s` in the reference
+    stands in for the argument: tests that are many need longer.
     """
     given = json.loads(tests)
+    timeout_s = given.get("timeout_s", timeout_s)
     if "cases" in given:
-        return _passes_cases(code, given["cases"], timeout_s, memory_mb)
-    if "unittest" in given:
-        return _passes_unittest(code, given["unittest"], timeout_s, memory_mb)
-    stdin = json.dumps({"setup": "", "call": given["function"], **given, "answer": code})
-    result = execute_code(TESTER, stdin, timeout_s, memory_mb)
+        return _passes_cases(given.get("setup", "") + code, given["cases"], timeout_s, memory_mb)
+    if "unittest" not in given:
+        given = {"setup": "", "call": given["function"], **given}
+    result = execute_code(TESTER, json.dumps({**given, "answer": code}), timeout_s, memory_mb)
     return result.error if result.error != "crash" else VERDICTS.get(result.exit_code, "crash")
 
 
@@ -156,20 +183,10 @@ def _passes_cases(code: str, cases: list[list[str]], timeout_s: float, memory_mb
     for given, expected in cases:
         result = execute_code(code, given, timeout_s, memory_mb)
         if not result.ok:
-            return "syntax" if "SyntaxError" in result.stderr.rsplit("\n", 2)[-2:][0] else result.error
+            return "syntax" if SYNTAX_ERROR.search(result.stderr) else result.error
         if not is_same_output(result.stdout, expected):
             return "wrong"
     return None
-
-
-def _passes_unittest(code: str, tests: str, timeout_s: float, memory_mb: int) -> str | None:
-    word = json.dumps(f"passed {hash((code, tests))}")
-    program = f"{code}\n\n{tests}\n\nimport unittest\n"
-    program += f"if unittest.main(exit=False, verbosity=0).result.wasSuccessful():\n    print({word})\n"
-    result = execute_code(program, "", timeout_s, memory_mb)
-    if not result.ok:
-        return result.error
-    return None if result.stdout.rstrip().endswith(json.loads(word)) else "wrong"
 
 
 def is_same_output(printed: str, expected: str) -> bool:
@@ -191,19 +208,44 @@ def grade(problem: Problem, completion: Completion) -> Grade:
     """The grade of one completion, with the extracted text, the rule that found it and the error.
 
     `error` is None where it is right, else "no answer", "wrong", "crash", "timeout", "memory", "output" or "syntax".
+    `before` is what a cut completion had answered before the hint, None if nothing.
     """
+    before, before_correct = extract_before_hint(problem, completion), None
+    if before is not None:
+        before_correct = _judge(problem, before) is None
+    extract = {"code": extract_code, "choice": extract_choice}.get(problem.kind, extract_answer)
+    extracted, rule = extract(completion)
+    error = "no answer" if extracted is None else _judge(problem, extracted)
+    return Grade(
+        problem_id=problem.id,
+        correct=error is None,
+        extracted=extracted,
+        rule=rule,
+        error=error,
+        key=completion.key,
+        version=VERSION,
+        before=before,
+        before_correct=before_correct,
+        sandbox=find_isolation() if problem.kind == "code" else "",
+    )
+
+
+def extract_before_hint(problem: Problem, completion: Completion) -> str | None:
+    """The last boxed value, or the last whole code block, of a thinking that the policy cut."""
+    if not (completion.overran and completion.hint_tokens):
+        return None
+    text = completion.thinking_text
+    found = find_code(text) if problem.kind == "code" else find_boxed(text)
+    last = found[-1] if found else None
+    return extract_letter(last) if last and problem.kind == "choice" else last
+
+
+def _judge(problem: Problem, extracted: str) -> str | None:
+    """None if an extracted answer is right, else the error."""
     if problem.kind == "code":
-        extracted, rule = extract_code(completion)
-        error = "no answer" if extracted is None else passes_tests(extracted, problem.reference)
-        return Grade(problem.id, error is None, extracted, rule, error, completion.key, VERSION)
-    extracted, rule = extract_answer(completion)
-    if problem.kind == "choice" and extracted is not None:
-        extracted = extract_letter(extracted)
-    if extracted is None:
-        return Grade(problem.id, False, None, rule, "no answer", completion.key, VERSION)
+        return passes_tests(extracted, problem.reference)
     compare = is_equivalent if problem.kind == "math" else is_same_text
-    error = None if compare(extracted, problem.reference) else "wrong"
-    return Grade(problem.id, error is None, extracted, rule, error, completion.key, VERSION)
+    return None if compare(extracted, problem.reference) else "wrong"
 
 
 def grade_all(problems: list[Problem], completions: list[Completion]) -> list[Grade]:

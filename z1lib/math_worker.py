@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-LIMIT_S = 4.0
+LIMIT_S = 2.5
 SERVE = """
 import json, sys
 from math_verify import parse, verify
