@@ -1,25 +1,45 @@
 """What is learned from, id by id; training resumes exactly and never leaves half a model."""
 
+import importlib.util
 import json
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ToyTokenizer, encode
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
-from z1lib import sft
+from z1lib import model_card, progress, sft, sft_data
 from z1lib.chat import conversation, encode_prompt
-from z1lib.models import make_random_model
+from z1lib.models import fingerprint, make_random_model
 from z1lib.profile import load_profile
 from z1lib.records import Trajectory
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_random_model(0)[1]
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The models here are tiny: threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["qwen2.5", "smollm2"])
+def tokenizer(request):
+    """Qwen2.5's chat template (as TRL ships it) over bytes, and SmolLM2's own tokenizer and template."""
+    if request.param == "qwen2.5":
+        return make_random_model(0)[1]
+    module, file = load_profile("mini").base_model_package.split(":")
+    package = importlib.util.find_spec(module)
+    if package is None:
+        pytest.skip(f"{module} is not installed: `make setup` brings it")
+    return AutoTokenizer.from_pretrained(Path(package.origin).parent, gguf_file=file)
 
 
 def learned(example) -> list[int]:
@@ -34,11 +54,11 @@ def test_labels_are_the_response_and_its_end_token_and_nothing_else(tokenizer):
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo!"}]
     example = sft.tokenize_example(tokenizer, messages)
     start = len(encode_prompt(tokenizer, messages[:1]))
-    response = tokenizer("yo!")["input_ids"]
+    learned_ids = [*tokenizer("yo!")["input_ids"], tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    end = start + len(learned_ids)
     assert example["labels"][:start] == [sft.IGNORE] * start
-    assert example["labels"][start : start + 4] == [*response, tokenizer.eos_token_id]
-    assert set(example["labels"][start + 4 :]) == {sft.IGNORE}
-    assert example["input_ids"][start : start + 4] == example["labels"][start : start + 4]
+    assert example["labels"][start:end] == example["input_ids"][start:end] == learned_ids
+    assert set(example["labels"][end:]) == {sft.IGNORE}
 
 
 @pytest.mark.parametrize("system", [None, "", "Be brief."])
@@ -48,15 +68,24 @@ def test_the_ids_are_those_of_the_templated_conversation(tokenizer, system):
     assert sft.tokenize_example(tokenizer, messages)["input_ids"] == plain
 
 
+def test_without_a_system_prompt_the_templates_own_is_read_and_not_learned(tokenizer):
+    example = sft.tokenize_example(tokenizer, [*conversation("hi", None), {"role": "assistant", "content": "yo"}])
+    text = tokenizer.decode(example["input_ids"])
+    assert text.startswith("<|im_start|>system\nYou are ")
+    assert tokenizer.decode(learned(example)) == "yo<|im_end|>"
+
+
 def test_only_the_last_answer_of_several_turns_is_learned(tokenizer):
     turns = [("user", "a"), ("assistant", "first"), ("user", "b"), ("assistant", "second")]
-    example = sft.tokenize_example(tokenizer, [{"role": role, "content": text} for role, text in turns])
+    messages = [{"role": role, "content": text} for role, text in turns]
+    example = sft.tokenize_example(tokenizer, messages)
     assert tokenizer.decode(learned(example)) == "second<|im_end|>"
+    assert example["input_ids"] == tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]
 
 
 def test_an_empty_response_teaches_the_end_token_alone(tokenizer):
     example = sft.tokenize_example(tokenizer, [*conversation("hi", None), {"role": "assistant", "content": ""}])
-    assert learned(example) == [tokenizer.eos_token_id]
+    assert learned(example) == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
 def test_text_that_spells_a_control_token_never_becomes_one(tokenizer):
@@ -96,20 +125,31 @@ def test_the_toy_template_gives_the_ids_one_expects():
 
 
 def test_examples_that_would_be_cut_are_named(tokenizer):
-    with pytest.raises(ValueError, match=r"longer than max_length 20.*\['t0', 't1'"):
-        sft.make_dataset(rows(3), tokenizer, load_profile("smoke", max_length=20))
+    with pytest.raises(ValueError, match=r"3 examples are longer than max_length 20 .*t0, t1, t2"):
+        sft_data.make_dataset(rows(3), tokenizer, load_profile("smoke", max_length=20))
+
+
+def test_examples_from_which_nothing_would_be_learned_are_named(tokenizer, monkeypatch):
+    def mask_the_second(tokenizer, messages, plain=sft_data.tokenize_example):
+        example = plain(tokenizer, messages)
+        masked = messages[0]["content"] == "question 1" or messages[1]["content"] == "question 1"
+        return {**example, "labels": [sft.IGNORE] * len(example["labels"])} if masked else example
+
+    monkeypatch.setattr(sft_data, "tokenize_example", mask_the_second)
+    with pytest.raises(sft_data.UnfitExamples, match="1 examples have no label: .*: t1;"):
+        sft_data.make_dataset(rows(3), tokenizer, load_profile("smoke"))
 
 
 def test_batches_hold_similar_lengths_and_follow_in_no_order_of_length():
     lengths = [random.Random(i).randint(1, 1000) for i in range(401)]
-    order = sft.order_by_length(lengths, 4, seed=0)
+    order = sft_data.order_by_length(lengths, 4, seed=0)
     assert sorted(order) == list(range(401))
     batches = [[lengths[i] for i in order[k : k + 4]] for k in range(0, 401, 4)]
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
     assert spread < 60  # 600 for batches drawn at random
     means = [sum(batch) / len(batch) for batch in batches]
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
-    assert order == sft.order_by_length(lengths, 4, seed=0) != sft.order_by_length(lengths, 4, seed=1)
+    assert order == sft_data.order_by_length(lengths, 4, seed=0) != sft_data.order_by_length(lengths, 4, seed=1)
 
 
 def test_a_run_without_examples_is_named(tmp_path, tiny_model):
@@ -126,6 +166,44 @@ def test_the_loss_on_learned_positions_is_that_of_trl(tiny_model, tmp_path):
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_examples_without_padding_between_them_do_not_see_each_other(tiny_model, tmp_path):
+    """Flattened into one row they give the loss they give padded; with one position count for the row they do not."""
+    totals = []
+    for padding_free in (False, True):
+        trainer = sft.make_trainer(rows(4), tiny_model, tmp_path, load_profile("smoke", padding_free=padding_free))
+        batch = next(iter(trainer.get_train_dataloader()))
+        totals.append(trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=1))
+    assert batch["input_ids"].shape[0] == 1
+    assert torch.allclose(*totals, rtol=1e-5)
+    seen = {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
+    assert not torch.allclose(totals[1], trainer.compute_loss(trainer.model, seen, num_items_in_batch=1), rtol=1e-3)
+
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+
+
+def test_lora_trains_adapters_alone_and_is_merged_into_a_whole_model(tmp_path, tiny_model):
+    profile = load_profile("smoke", lora=LORA, learning_rate=1e-2)
+    trainer = sft.make_trainer(rows(16), tiny_model, tmp_path / "t", profile)
+    trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    log = sft.fine_tune(rows(40), tiny_model, tmp_path / "z1", profile)
+    assert losses(log)[-1] < losses(log)[0] - 0.05
+    before, after = weights(tiny_model), weights(tmp_path / "z1")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "_proj.weight" in name}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_lora_keeps_the_base_in_the_compute_dtype_and_adapters_in_float32(tmp_path, tiny_model, precision):
+    profile = load_profile("smoke", lora=LORA, mixed_precision=precision)
+    model = sft.make_trainer(rows(4), tiny_model, tmp_path, profile).model
+    dtypes = {(p.requires_grad, p.dtype) for p in model.parameters()}
+    assert dtypes == {(True, torch.float32), (False, sft.DTYPES[precision])}
+
+
 def losses(log: list[dict]) -> list[float]:
     return [float(row["loss"]) for row in log if "loss" in row]
 
@@ -138,8 +216,11 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_losses_and_weights(tmp_path, tiny_model, monkeypatch):
-    profile = load_profile("smoke", batch_size=2, save_steps=3)
+@pytest.mark.parametrize("lora", [{}, LORA])
+def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_losses_and_weights(
+    tmp_path, tiny_model, monkeypatch, lora
+):
+    profile = load_profile("smoke", batch_size=2, save_steps=3, lora=lora)
     whole = sft.fine_tune(rows(16), tiny_model, tmp_path / "a" / "z1", profile)
 
     def kill(self, args, state, control, **kwargs):
@@ -147,14 +228,28 @@ def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_losses_and_weigh
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft.ProgressBar, "on_step_begin", kill, raising=False)
+        patch.setattr(progress.Progress, "on_step_begin", kill, raising=False)
         with pytest.raises(Killed):
             sft.fine_tune(rows(16), tiny_model, tmp_path / "b" / "z1", profile)
     assert not (tmp_path / "b" / "z1").exists()
+    [checkpoints] = (tmp_path / "b").glob("z1.checkpoints-*")
+    shutil.copytree(checkpoints / "checkpoint-3", checkpoints / "checkpoint-6")
+    (checkpoints / "checkpoint-6" / "trainer_state.json").write_text('{"global_step": 6, "lo')  # killed while it wrote
+    [log] = (tmp_path / "b").glob("*/log.jsonl")
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
     resumed = sft.fine_tune(rows(16), tiny_model, tmp_path / "b" / "z1", profile)
     assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
     first, second = weights(tmp_path / "a" / "z1"), weights(tmp_path / "b" / "z1")
     assert all(torch.allclose(first[name], second[name], atol=1e-7) for name in first)
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_no_checkpoint(tmp_path):
+    assert sft.find_checkpoint(tmp_path / "none") is None
+    for step, state in [(3, "{}"), (6, ""), (9, None)]:
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert Path(sft.find_checkpoint(tmp_path)).name == "checkpoint-3"
 
 
 def test_a_trained_model_is_kept_until_data_or_recipe_change(tmp_path, tiny_model):
@@ -167,6 +262,67 @@ def test_a_trained_model_is_kept_until_data_or_recipe_change(tmp_path, tiny_mode
     sft.fine_tune(rows(9), tiny_model, output, profile)
     assert json.loads((output / "training.json").read_text())["recipe"] != recipe
     assert {path.name for path in tmp_path.iterdir()} == {"z1", "z1.lock"}
+
+
+def test_keys_that_came_later_leave_the_identity_of_earlier_models_alone(tmp_path, tiny_model):
+    """The published models were trained before profiles had them; what is switched on changes the identity."""
+    plain = sft.hash_recipe(rows(2), tiny_model, load_profile("smoke"))
+    assert plain == "b667deab4cdb"
+    for change in ({"lora": LORA}, {"padding_free": True}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}):
+        assert sft.hash_recipe(rows(2), tiny_model, load_profile("smoke", **change)) != plain
+    for same in ({"training_tokens_per_second": 1}, {"push_to_hub": "me/x"}, {"save_steps": 9}, {"gpus": 1}):
+        assert sft.hash_recipe(rows(2), tiny_model, load_profile("smoke", **same)) == plain
+
+
+def test_the_model_is_saved_in_the_dtype_of_its_base(tmp_path, tiny_model):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(base)
+    sft.fine_tune(rows(4), base, tmp_path / "z1", load_profile("smoke"))
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "z1", dtype="auto")
+    assert saved.dtype == torch.bfloat16
+
+
+def test_the_log_counts_the_response_tokens_of_every_step(tmp_path, tiny_model):
+    log = sft.fine_tune(rows(10), tiny_model, tmp_path / "z1", load_profile("smoke", gradient_accumulation_steps=2))
+    steps = [row for row in log if "loss" in row]
+    learned_tokens = sum(len("answer ") * (1 + i % 5) + 1 for i in range(10))
+    assert sum(row["response_tokens"] for row in steps) == learned_tokens
+    assert all(row["response_tokens_per_second"] > 0 for row in steps)
+
+
+def test_the_card_says_what_the_model_was_made_from(tmp_path, tiny_model):
+    profile = load_profile("smoke")
+    sft.fine_tune(rows(10), tiny_model, tmp_path / "z1", profile)
+    card = ModelCard.load(tmp_path / "z1" / "README.md")
+    assert card.data.base_model == "random"
+    recipe = json.loads((tmp_path / "z1" / "training.json").read_text())["recipe"]
+    for said in (
+        "10 examples, 90 response tokens, from toy",
+        "learning_rate: `0.001`",
+        recipe,
+        fingerprint(tiny_model),
+    ):
+        assert said in card.text
+    assert torch.__version__ in card.text
+
+
+def test_nothing_is_pushed_unless_the_profile_names_a_repository(tmp_path, monkeypatch):
+    pushed = []
+
+    class Hub:
+        def create_repo(self, repository, private, exist_ok):
+            pushed.append((repository, private))
+
+        def upload_folder(self, repo_id, folder_path):
+            return f"{repo_id} from {folder_path.name}"
+
+    monkeypatch.setattr(model_card, "HfApi", Hub)
+    assert model_card.push_to_hub(tmp_path / "z1", load_profile("smoke")) is None
+    assert pushed == []
+    named = load_profile("smoke", push_to_hub="me/study")
+    assert model_card.push_to_hub(tmp_path / "z1", named) == "me/study-z1 from z1"
+    assert pushed == [("me/study-z1", True)]
 
 
 def test_a_trained_model_loads_with_its_tokenizer(tmp_path, tiny_model):

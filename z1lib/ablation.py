@@ -1,0 +1,86 @@
+"""`make ablation`: what the subsets of a profile (paper, Table 2) came to, with intervals over problems and seeds.
+
+Reads what notebooks 01 to 03 made of the profile, writes its figures folder. Two seeds bound the effect of the seed
+badly: the intervals are too narrow rather than too wide.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from z1lib import analysis, figures
+from z1lib.profile import Profile, load_profile
+from z1lib.records import Completion, Grade, Problem, Trajectory, read_jsonl
+from z1lib.sft_data import training_runs
+from z1lib.stats import BadAnalysis, bootstrap_two_levels, percentile_interval
+
+
+def subset_values(frame: pd.DataFrame, profile: Profile, column: str) -> np.ndarray:
+    """Problems x seeds x subsets of a column, every model under its policy at the widest window.
+
+    Raises BadAnalysis if one lacks a problem.
+    """
+    at_widest = frame[frame.window == max(profile.windows)]
+    runs = [(name, seed) for name, subset in profile.subsets.items() for seed in subset["seeds"]]
+    columns = {}
+    for name, seed in runs:
+        run = f"{name}-{seed}"
+        columns[run] = analysis.problem_table(at_widest, run, profile.models[run], column).squeeze(axis=1)
+    table = pd.DataFrame(columns)
+    lacking = table.columns[table.isna().any()]
+    if len(lacking):
+        raise BadAnalysis(f"{lacking[0]} lacks {int(table[lacking[0]].isna().sum())} problems that others have")
+    return table.to_numpy().reshape(len(table), len(profile.subsets), -1).transpose(0, 2, 1)
+
+
+def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile: Profile) -> pd.DataFrame:
+    """A row a benchmark and subset: what it was trained on, its accuracy, the paired difference to the first subset."""
+    trained, rows = training_runs(trajectories, profile), []
+    for benchmark, part in frame.groupby("problem_set", sort=False):
+        correct, thinking = (subset_values(part, profile, column) for column in ("correct", "thinking_tokens"))
+        draws = bootstrap_two_levels(correct, profile.bootstrap_draws, profile.seed)
+        means = correct.mean(axis=(0, 1))
+        for i, (name, subset) in enumerate(profile.subsets.items()):
+            examples = trained[f"{name}-{subset['seeds'][0]}"][0]
+            tokens = sum(row.token_count for row in examples)
+            accuracy = percentile_interval(means[i], draws[:, i])
+            gain = percentile_interval(means[i] - means[0], draws[:, i] - draws[:, 0])
+            row = {"benchmark": benchmark, "n": len(correct), "subset": name, "seeds": len(subset["seeds"])}
+            row |= {"examples": len(examples), "train_tokens": tokens, "mean_trajectory_tokens": tokens / len(examples)}
+            row |= {"accuracy": accuracy.estimate, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
+            row |= {"thinking_tokens": thinking.mean(axis=(0, 1))[i], "minus_first": gain.estimate}
+            rows.append(row | {"minus_first_low": gain.low, "minus_first_high": gain.high})
+    return pd.DataFrame(rows)
+
+
+def say_subsets(table: pd.DataFrame) -> str:
+    lines = []
+    for benchmark, rows in table.groupby("benchmark", sort=False):
+        first = rows.iloc[0]
+        for row in rows.iloc[1:].itertuples():
+            sure = row.minus_first_low > 0 or row.minus_first_high < 0
+            verdict = ("better" if row.minus_first > 0 else "worse") if sure else "not shown to differ"
+            lines.append(
+                f"* {benchmark} (n = {row.n}), `{row.subset}` minus `{first.subset}`: {row.minus_first:+.2f} "
+                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}]: {verdict}."
+            )
+    return "**Measured.** Accuracy at the widest window, paired by problem.\n" + "\n".join(lines)
+
+
+def main(run: Path, folder: Path) -> None:
+    profile = load_profile(run.name)
+    names = {"problems": Problem, "completions": Completion, "grades": Grade}
+    frame = analysis.join(*(read_jsonl(run / f"{name}.jsonl", cls) for name, cls in names.items()))
+    table = compare_subsets(frame, read_jsonl(run / "sft.jsonl", Trajectory), profile)
+    figures.save_figure(figures.accuracy_by_subset(table), folder, "accuracy_by_subset", profile)
+    analysis.summarise(frame).to_csv(folder / "summary.csv", index=False, float_format="%.4f")
+    table.to_csv(folder / "subsets.csv", index=False, float_format="%.4f")
+    shutil.copy(run / "provenance.json", folder / "provenance.json")
+    print(table.round(3).to_markdown(index=False), say_subsets(table), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,167 @@
+"""Memory and time of a training run before they are spent, and a refusal of what does not fit.
+
+Weights, gradients and optimiser follow from the parameters; activations are counted, not guessed: the backbone runs on
+a batch of the longest shape with tensors that have a shape and no memory, and what autograd would keep is added up.
+Not in it: fragmentation, and what other processes take.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from z1lib.profile import Profile
+from z1lib.sft import DTYPES, mixed_precision
+from z1lib.sft_data import IGNORE
+from z1lib.study import nearest_profile
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "process")
+CONTAINER_LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
+CUDA_CONTEXT = 2**30  # bytes of a device that CUDA, cuBLAS and NCCL take; assumed, not measured
+ADAM_BYTES = 8  # two moments in float32
+# On a CPU the allocator keeps freed blocks that fit no later batch; this is what it holds on top, measured on mini with
+# and without checkpointing, accumulation and LoRA: with it the estimates are 0.85 to 1.0 of the peak.
+HEAP = 1.3
+
+
+class DoesNotFit(RuntimeError):
+    """A training run that needs more memory than there is; the message says how much, and which profile fits."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a run takes: bytes on each device at the peak of a step, and steps, tokens and hours of the whole run."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    process: int  # before the model is there: Python and its libraries, or the CUDA context
+    accumulates: bool  # gradients are kept from one batch to the next
+    steps: int
+    tokens: int  # through the model, prompt and response
+    hours: float  # at the profile's training_tokens_per_second
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak. A backward pass lets go of activations as it makes gradients: unless gradients are there
+        already, the larger of the two counts."""
+        together = sum if self.accumulates else max
+        return self.process + self.weights + self.optimizer + together((self.gradients, self.activations))
+
+
+def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footprint:
+    """The footprint of training on tokenised examples (`sft_data.tokenize_rows` or a dataset of them)."""
+    model = _model(AutoConfig.from_pretrained(base), profile)
+    devices = max(1, profile.gpus)
+    shards = devices if profile.fsdp else 1
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tokens = profile.epochs * sum(len(example["input_ids"]) for example in examples)
+    return Footprint(
+        weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if shards > 1 else 0),
+        gradients=4 * trained // shards,
+        optimizer=ADAM_BYTES * trained // shards,
+        activations=_activations(model, examples, profile),
+        process=CUDA_CONTEXT if torch.cuda.is_available() else _resident_bytes(),
+        accumulates=profile.gradient_accumulation_steps > 1 or shards > 1,
+        steps=count_steps(len(examples), profile),
+        tokens=tokens,
+        hours=tokens / profile.training_tokens_per_second / 3600,
+    )
+
+
+def check_fits(footprint: Footprint, profile: Profile, device_bytes: int | None = None) -> None:
+    """Raises DoesNotFit if a device has less memory than the run takes (default: what this machine's devices have)."""
+    has = device_bytes or device_memory()
+    if footprint.total > has:
+        parts = ", ".join(f"{name} {getattr(footprint, name) / 2**30:.1f}" for name in PARTS)
+        raise DoesNotFit(
+            f"profile {profile.name} takes {footprint.total / 2**30:.1f} GiB a device ({parts}), this machine has "
+            f"{has / 2**30:.1f}; the nearest profile that fits is {nearest_profile(profile)}: "
+            f"`make reproduce PROFILE={nearest_profile(profile)}`"
+        )
+
+
+def count_steps(examples: int, profile: Profile) -> int:
+    """Optimiser steps of a run, by the Trainer's arithmetic: the last step of an epoch may be short."""
+    batches = math.ceil(examples / (profile.batch_size * max(1, profile.gpus)))
+    return profile.epochs * math.ceil(batches / profile.gradient_accumulation_steps)
+
+
+def device_memory() -> int:
+    """Bytes of the smallest GPU; where there is none, of the machine, or of the container if that may use less."""
+    cards = range(torch.cuda.device_count())
+    sizes = [torch.cuda.get_device_properties(i).total_memory for i in cards]
+    if sizes:
+        return min(sizes)
+    limits = [file.read_text().strip() for file in CONTAINER_LIMITS if file.exists()]
+    return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def _model(config, profile: Profile) -> PreTrainedModel | PeftModel:
+    """The model that is trained, without its memory."""
+    dtype = DTYPES[mixed_precision(profile)] if profile.lora else torch.float32
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.lora)) if profile.lora else model
+
+
+def _gathered(model: PreTrainedModel) -> int:
+    """Bytes of what FSDP2 holds whole at once: embeddings and head, the layer that runs and the next one, in bf16."""
+    ends = {p for module in (model.get_input_embeddings(), model.get_output_embeddings()) for p in module.parameters()}
+    layer = max(sum(p.numel() for p in layer.parameters()) for layer in model.get_decoder().layers)
+    return 2 * (sum(p.numel() for p in ends) + 2 * layer)
+
+
+def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], profile: Profile) -> int:
+    """Bytes kept for the backward pass of the longest batch, and those of its vocabulary projection."""
+    config = model.config
+    longest = max(len(example["input_ids"]) for example in examples)
+    learned = max(sum(label != IGNORE for label in example["labels"]) for example in examples)
+    whole = _saved_bytes(model, profile.batch_size, longest, mixed_precision(profile))
+    if profile.gradient_checkpointing or profile.fsdp.get("activation_checkpointing"):
+        # A layer's input is kept; its inside is computed again, one layer at a time.
+        layers, width = config.num_hidden_layers, DTYPES[mixed_precision(profile)].itemsize
+        whole = whole // layers + layers * profile.batch_size * longest * config.hidden_size * width
+    # TRL's head works in tiles on a GPU. On a CPU the log-probabilities of all learned positions are there at once,
+    # with their gradients.
+    if torch.cuda.is_available():
+        return whole
+    return int(HEAP * (whole + 2 * 4 * profile.batch_size * learned * config.vocab_size))
+
+
+def _saved_bytes(model: PreTrainedModel | PeftModel, batch: int, length: int, precision: str) -> int:
+    """Bytes that autograd keeps of a forward pass of the decoder, weights aside."""
+    storages: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    decoder = model.get_decoder()
+    with FakeTensorMode():
+        state = {**dict(decoder.named_parameters()), **dict(decoder.named_buffers())}
+        fakes = {
+            name: torch.empty(value.shape, dtype=value.dtype, requires_grad=value.requires_grad)
+            for name, value in state.items()
+        }
+        own = {fake.untyped_storage()._cdata for fake in fakes.values()}
+        inputs = {"input_ids": torch.zeros(batch, length, dtype=torch.long), "use_cache": False}
+        with (
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "no"),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        ):
+            output = torch.func.functional_call(decoder, fakes, kwargs=inputs)
+        kept = sum(size for key, size in storages.items() if key not in own)
+        del output  # it holds the graph, and the graph the storages whose addresses are the keys
+    return kept
+
+
+def _resident_bytes() -> int:
+    """What this process holds now."""
+    return psutil.Process().memory_info().rss
