@@ -1,19 +1,13 @@
 """From rows to tables and sentences: hand-made cases and the paper's printed points."""
 
-import pandas as pd
+from dataclasses import replace
+
 import pytest
 from test_grading import completion
 
-from z1lib import analysis, published
+from z1lib import analysis, findings
 from z1lib.records import Grade, Problem
 from z1lib.stats import BadAnalysis, Interval
-
-
-def test_the_iso_accuracy_ratios_of_the_papers_points():
-    table = analysis.recompute_ratios(published.load("scaling")).set_index("benchmark")
-    assert table.accuracy.to_dict() == {"livecodebench": 35.3, "gpqa_diamond": 35.4, "math500": 76.4}
-    printed = {"livecodebench": 0.298, "gpqa_diamond": 0.303, "math500": 0.87}
-    assert table.ratio.to_dict() == pytest.approx(printed, abs=0.005)
 
 
 def row(
@@ -84,14 +78,181 @@ def test_the_hint_is_compared_with_its_control_problem_by_problem():
 
 
 def test_the_sentences_follow_the_data():
-    rows = [row(p, w, w) for p in "ab" for w in (4, 8)]
-    flat = analysis.summarise(frame_of(rows, set()))
-    assert "does not clearly rise" in analysis.say_curve(flat, "z1", "shifted_window", "tracing")
-    many = pd.concat(
-        [flat.assign(accuracy=0.0, accuracy_high=0.1, window=4), flat.assign(accuracy=1.0, accuracy_low=0.9)]
+    names = [str(i) for i in range(20)]
+    problems = [Problem(name, "q" + name, "text", "1", 1, "tracing") for name in names]
+    for right, words in ((set(), "does not clearly rise"), ({8}, "rises with the window"), ({4}, "falls with")):
+        rows = [row(name, window, window) for name in names for window in (4, 8)]
+        grades = [Grade(r.problem_id, r.window in right, "1", "r", None, r.key) for r in rows]
+        frame = analysis.join(problems, rows, grades)
+        summary = analysis.summarise(frame)
+        assert words in findings.say_curve(frame, summary, "z1", "shifted_window", "tracing", 100, 0)
+    assert "fewer thinking tokens" in findings.say_ratio(Interval(0.5, 0.4, 0.6), 0.7, "z1", "r1")
+    assert "more thinking tokens" in findings.say_ratio(Interval(1.5, 1.4, 1.6), 0.7, "z1", "r1")
+    assert "neither is shown" in findings.say_ratio(Interval(0.9, 0.8, 1.1), 0.7, "z1", "r1")
+    assert "not reached by both" in findings.say_ratio(Interval(None, None, None), 0.7, "z1", "r1")
+
+
+def sampled(problem: str, sample: int, **changes):
+    return replace(row(problem, 8, 8), sample=sample, key=f"{problem}{sample}", **changes)
+
+
+def test_pass_at_k_is_the_unbiased_estimate_and_pass_at_1_the_mean():
+    rows = [sampled(p, s) for p in "ab" for s in range(4)]
+    right = {"a0", "a2"}  # a: 2 of 4, b: 0 of 4
+    grades = [Grade(r.problem_id, r.key in right, "1", "r", None, r.key) for r in rows]
+    table = analysis.measure(analysis.join(PROBLEMS, rows, grades)).iloc[0]
+    assert table["pass@1"] == pytest.approx((0.5 + 0) / 2)
+    assert table["pass@2"] == pytest.approx((1 - 1 / 6 + 0) / 2)
+    assert table["pass@4"] == pytest.approx(0.5)
+    assert "pass@8" not in table
+
+
+def test_tokens_are_counted_three_ways():
+    one = replace(row("a", 8, 8, overran=True), hint_tokens=3, answer_tokens=2, probe_tokens=7)
+    other = row("b", 8, 5)
+    grades = [Grade("a", False, None, "none", "no answer", one.key), Grade("b", True, "1", "r", None, other.key)]
+    table = analysis.measure(analysis.join(PROBLEMS, [one, other], grades)).iloc[0]
+    assert (table.thinking_tokens, table.total_tokens, table.decoded_tokens) == (6.5, 9, 12.5)
+    assert (table.overrun_rate, table.no_answer_rate) == (0.5, 0.5)
+
+
+def test_samples_of_one_problem_are_not_independent():
+    """Ten samples that all agree are no more evidence than one: Wilson over completions would claim they were."""
+    few = [sampled(p, 0) for p in "ab"]
+    many = [sampled(p, s) for p in "ab" for s in range(10)]
+    widths = []
+    for rows in (few, many):
+        grades = [Grade(r.problem_id, r.problem_id == "a", "1", "r", None, r.key) for r in rows]
+        whole = analysis.summarise(analysis.join(PROBLEMS, rows, grades)).iloc[0]
+        widths.append(whole.accuracy_high - whole.accuracy_low)
+    assert widths[1] > 0.9 * widths[0]
+
+
+def test_the_average_curve_gives_every_set_the_same_weight():
+    problems = [Problem(f"s{i}", "q", "text", "1", 1, "small") for i in range(2)]
+    problems += [Problem(f"l{i}", "q", "text", "1", 1, "large") for i in range(30)]
+    rows = [row(p.id, w, w + (10 if p.source == "large" else 0)) for p in problems for w in (4, 8)]
+    grades = [Grade(r.problem_id, r.problem_id.startswith("s"), "1", "r", None, r.key) for r in rows]
+    frame = analysis.join(problems, rows, grades)
+    points = analysis.curve_with_intervals(frame, "z1", "shifted_window", ["small", "large"], "thinking_tokens", 200, 0)
+    assert points.accuracy.tolist() == [0.5, 0.5]
+    assert points.tokens.tolist() == [9, 13]
+    assert points.n.tolist() == [32, 32]
+    assert (points.tokens_low <= points.tokens).all()
+
+
+def test_errors_by_window_are_those_of_a_hand_made_case():
+    # a: right, wrong, right; b: right, right, wrong; windows 4, 8, 16
+    right = {("a", 4), ("b", 4), ("b", 8), ("a", 16)}
+    rows = [row(p, w, w) for p in "ab" for w in (4, 8, 16)]
+    table = analysis.window_errors(frame_of(rows, right), "z1", "shifted_window").set_index("window")
+    assert table.accuracy.tolist() == [1, 0.5, 0.5]
+    assert table.underthinking.tolist() == [0, 0.5, 0]
+    assert table.overthinking.tolist() == [0.5, 0.5, 0]
+    assert table.oracle.tolist() == [1, 1, 1]
+
+
+def test_hints_are_compared_on_the_problems_the_window_cut():
+    problems = [Problem(str(i), "q", "text", "1", 1, "tracing") for i in range(20)]
+    rows = []
+    for policy in ("shifted_window", "hint: placebo", "truncation"):
+        rows += [row(str(i), 8, 8, policy, overran=i < 12) for i in range(20)]
+    grades = [Grade(r.problem_id, r.policy == "shifted_window", "1", "r", None, r.key) for r in rows]
+    table = analysis.compare_hints(analysis.join(problems, rows, grades), "z1", 200, 0).set_index("hint")
+    assert table.n.tolist() == [12, 12, 12]
+    assert table.gain["hint: placebo"].estimate == -1
+    assert table.p["hint: placebo"] < 0.01
+    assert table.p["shifted_window"] == 1
+    assert "worse" in findings.say_hints(table.reset_index())
+
+
+def test_a_hint_that_lacks_completions_is_named():
+    rows = [row(p, 8, 8, policy, overran=True) for p in "ab" for policy in ("shifted_window", "truncation")]
+    frame = frame_of([*rows, row("a", 8, 8, "hint: placebo", overran=True)], set())
+    with pytest.raises(BadAnalysis, match="hint: placebo: window 8 lacks 1 of 2 cut completions"):
+        analysis.compare_hints(frame, "z1", 50, 0)
+
+
+def test_samples_that_agree_are_no_more_evidence_for_a_hint():
+    policies = ("shifted_window", "hint: placebo", "truncation")
+    intervals = []
+    for samples in (1, 10):
+        rows = [
+            replace(row(str(i), 8, 8, policy, overran=True), sample=s, key=f"{policy}{i}{s}")
+            for policy in policies for i in range(6) for s in range(samples)
+        ]  # fmt: skip
+        problems = [Problem(str(i), f"q{i}", "text", "1", 1, "tracing") for i in range(6)]
+        grades = [
+            Grade(r.problem_id, r.policy == "shifted_window" and int(r.problem_id) < 3, "1", "r", None, r.key)
+            for r in rows
+        ]
+        table = analysis.compare_hints(analysis.join(problems, rows, grades), "z1", 500, 0).set_index("hint")
+        intervals.append(table.gain["hint: placebo"])
+    assert intervals[0] == intervals[1]
+
+
+def test_two_samples_of_a_problem_keep_their_own_first_right_answer():
+    rows = [replace(row("a", w, w), sample=s, key=f"a{w}{s}") for w in (4, 8) for s in (0, 1)]
+    grades = [Grade("a", r.key in ("a40", "a81"), "1", "r", None, r.key) for r in rows]
+    frame = analysis.join(PROBLEMS, rows, grades)
+    errors = analysis.window_errors(frame, "z1", "shifted_window").set_index("window")
+    assert errors.accuracy.tolist() == [0.5, 0.5]
+    assert errors.oracle.tolist() == [0.5, 1]
+    assert analysis.first_correct(frame, "z1", "shifted_window")[["first", "full"]].to_numpy().tolist() == [[8, 8]]
+
+
+def test_an_oracle_takes_the_first_right_window_and_the_smallest_where_none_is():
+    rows = [row(p, w, w) for p in "ab" for w in (4, 8, 16)]
+    table = analysis.oracle(frame_of(rows, {("a", 8)}), "z1", "shifted_window").set_index("level")
+    assert table.loc["all", ["accuracy", "oracle accuracy", "tokens", "oracle tokens"]].tolist() == [0, 0.5, 16, 6]
+    assert table.loc[1, "right, then wrong"] == 1
+    assert table.n.to_dict() == {"all": 2, 1: 1, 2: 1}
+
+
+def test_windows_and_problems_that_do_not_match_are_named():
+    rows = [row(p, w, w) for p in "ab" for w in (4, 8)] + [row(p, 4, 4, "truncation") for p in "ab"]
+    with pytest.raises(BadAnalysis, match="truncation have other windows or problems"):
+        analysis.hint_gain(frame_of(rows, set()), "z1", "truncation", 50, 0)
+    with pytest.raises(BadAnalysis, match="none has several windows"):
+        analysis.efficiency(frame_of(rows, set()), [("z1", "truncation")], "total_tokens", 50, 0)
+    apart = frame_of(
+        [row("a", 4, 4), row("a", 8, 8), row("b", 4, 4, "truncation"), row("b", 8, 8, "truncation")], set()
     )
-    assert "rises with the window" in analysis.say_curve(many, "z1", "shifted_window", "tracing")
-    assert "fewer thinking tokens" in analysis.say_ratio(Interval(0.5, 0.4, 0.6), 0.7)
-    assert "more thinking tokens" in analysis.say_ratio(Interval(1.5, 1.4, 1.6), 0.7)
-    assert "neither is shown" in analysis.say_ratio(Interval(0.9, 0.8, 1.1), 0.7)
-    assert "not reached by both" in analysis.say_ratio(Interval(None, None, None), 0.7)
+    with pytest.raises(BadAnalysis, match="no problem that all answered"):
+        analysis.efficiency(apart, [("z1", "shifted_window"), ("z1", "truncation")], "total_tokens", 50, 0)
+
+
+def test_grades_that_disagree_are_named():
+    grades = [Grade("a", right, "1", "r", None, row("a", 4, 4).key) for right in (True, False)]
+    with pytest.raises(BadAnalysis, match="two grades of one completion of problem 'a' disagree"):
+        analysis.join(PROBLEMS, [row("a", 4, 4)], grades)
+
+
+def test_a_loop_is_told_from_a_completion_that_is_only_long():
+    text = {"a": "Let me check it again and then once more. " * 30, "b": " ".join(f"w{i * i}" for i in range(300))}
+    rows = [replace(row(p, 64, 64, "unbounded"), thinking_text=text[p], finish_reason="length") for p in "ab"]
+    table = analysis.loops(PROBLEMS, rows).set_index("level")
+    assert table[["never ended", "in a loop", "n"]].to_numpy().tolist() == [[1, 1, 1], [1, 0, 1]]
+
+
+def test_efficiency_names_the_front_and_the_cost_of_a_right_answer():
+    rows = [row(p, w, w) for p in "ab" for w in (4, 16)] + [
+        row(p, w, 2 * w, "truncation") for p in "ab" for w in (4, 16)
+    ]
+    right = {("a", 4), ("a", 16), ("b", 16)}
+    table = analysis.efficiency(
+        frame_of(rows, right), [("z1", "shifted_window"), ("z1", "truncation")], "thinking_tokens", 50, 0
+    ).set_index("policy")
+    assert table["windows on the front"].to_dict() == {"shifted_window": "4, 16", "truncation": "none"}
+    assert table["thinking tokens per correct"].to_dict() == {"shifted_window": 16, "truncation": 32}
+    assert table["best accuracy"].tolist() == [1, 1]
+
+
+def test_what_a_hint_spoiled_is_counted():
+    rows = [replace(row(p, 8, 8, overran=True), hint_tokens=2) for p in "ab"]
+    grades = [
+        Grade(r.problem_id, r.problem_id == "a", "1", "r", None, r.key, before="1", before_correct=True) for r in rows
+    ]
+    text = findings.say_before(analysis.join(PROBLEMS, rows, grades), "z1")
+    assert "2 traces" in text
+    assert "wrong in 1 of them" in text

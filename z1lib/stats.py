@@ -4,7 +4,7 @@ Intervals are 95%: Wilson's for a share, the paired bootstrap over problems for 
 computes what it has; ours is the resampling by problem and, within it, by seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +104,24 @@ def correct_family(p_values: list[float]) -> list[float]:
     return [] if not p_values else [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
+def paired_tests(pairs: list[tuple[Sequence[float], Sequence[float]]]) -> list[float]:
+    """McNemar's p-values of a family of paired accuracies, Holm-corrected.
+
+    NaN for a pair with means over several samples, which the test is not made for.
+    """
+    tested = [i for i, pair in enumerate(pairs) if np.isin(np.concatenate(pair), [0, 1]).all()]
+    corrected = correct_family([mcnemar_test(*pairs[i]) for i in tested])
+    found = dict(zip(tested, corrected))
+    return [found.get(i, float("nan")) for i in range(len(pairs))]
+
+
+def is_shown(difference: Interval, p: float) -> bool:
+    """Whether a difference is more than chance at 5%: by its corrected test, or by its interval where there is none."""
+    if not np.isnan(p):
+        return p <= 0.05
+    return difference.low > 0 or difference.high < 0
+
+
 def problems_needed(difference: float, accuracy: float, power: float = 0.8, agreement: float = 0.0) -> int:
     """How many problems it takes to see an accuracy difference in a paired two-sided test at 5%.
 
@@ -170,13 +188,11 @@ def area_under_curve(curve: Curve, low: float, high: float) -> float:
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
     """Indices of the (tokens, accuracy) points that no other beats in one of the two without losing in the other."""
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    front, best = [], -np.inf
-    for i in order:
-        if points[i][1] > best:
-            front.append(i)
-            best = points[i][1]
-    return front
+
+    def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+        return one != other and one[0] <= other[0] and one[1] >= other[1]
+
+    return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
 
 
 def bootstrap_interval(
