@@ -1,0 +1,90 @@
+"""`make demo`: a page to type a problem into and watch two policies think, side by side, token by token.
+
+Bound to the loopback; problems and budgets are limited; requests of several users wait in one queue and share nothing.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio
+
+from z1lib.chat import conversation, encode_prompt
+from z1lib.engines import Engine, load_engine
+from z1lib.explorer import show_trace
+from z1lib.inference import stream
+from z1lib.window import HINT, BudgetForcing, Policy, ShiftedWindow, Truncation, Unbounded
+
+MOST_CHARACTERS, MOST_TOKENS, ANSWER = 2000, 512, 48
+POLICIES = ["shifted window", "budget forcing", "cut at the window", "left alone"]
+EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
+
+
+def make_policy(name: str, window: int, hint: str) -> Policy:
+    """The policy of that name on the page. Raises ValueError for one that is not there."""
+    policies = {
+        "shifted window": lambda: ShiftedWindow(window, hint=hint, max_answer_tokens=ANSWER),
+        "budget forcing": lambda: BudgetForcing(window, hint=hint, max_answer_tokens=ANSWER),
+        "cut at the window": lambda: Truncation(window),
+        "left alone": lambda: Unbounded(MOST_TOKENS),
+    }
+    if name not in policies:
+        raise ValueError(f"no policy {name!r}; there are {POLICIES}")
+    return policies[name]()
+
+
+def think(engine: Engine, problem: str, window: int, hint: str, left: str, right: str) -> Iterator[tuple[str, str]]:
+    """The two pages as they grow. Raises gradio.Error, which the page shows, for input that is empty or too long."""
+    if not problem.strip() or not hint.strip():
+        raise gradio.Error("type a problem and a hint")
+    if len(problem) + len(hint) > MOST_CHARACTERS:
+        raise gradio.Error(f"at most {MOST_CHARACTERS} characters, please")
+    if not 0 <= int(window) <= MOST_TOKENS:
+        raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
+    prompt = encode_prompt(engine.tokenizer, conversation(problem, ""))
+    policies = [make_policy(name, int(window), hint) for name in (left, right)]
+    for completions in stream(engine, prompt, policies):
+        yield tuple(show_trace(row, hint) for row in completions)
+
+
+def build(engine: Engine) -> gradio.Blocks:
+    """The page over an engine."""
+    with gradio.Blocks(title="The Shifted Thinking Window") as page:
+        gradio.Markdown(
+            f"# The Shifted Thinking Window\n`{Path(engine.model_name).name}`, greedy. Watch it think, and be cut."
+        )
+        problem = gradio.Textbox(EXAMPLE, label="problem", lines=6, max_length=MOST_CHARACTERS)
+        window = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
+        hint = gradio.Textbox(HINT, label="hint", lines=3)
+        with gradio.Row():
+            names = [gradio.Dropdown(POLICIES, value=name, label="policy") for name in (POLICIES[0], POLICIES[3])]
+        button = gradio.Button("think", variant="primary")
+        with gradio.Row():
+            pages = [gradio.HTML(label=name, elem_id=f"page-{i}") for i, name in enumerate(("left", "right"))]
+
+        def run(*values):
+            yield from think(engine, *values)
+
+        # one at a time on one model; the others wait in the queue
+        button.click(run, [problem, window, hint, *names], pages, concurrency_limit=1)
+    return page.queue(max_size=16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="runs/mini/models/z1", help="a folder in Hugging Face format, or a Hub id")
+    parser.add_argument("--engine", default="transformers", help="transformers, vllm or server")
+    parser.add_argument("--base-url", help="of a server")
+    parser.add_argument("--port", type=int, default=7860)
+    options = parser.parse_args()
+    if options.model == parser.get_default("model") and not Path(options.model).is_dir():
+        raise SystemExit(
+            f"{options.model} is not there: `make reproduce` trains it (about 35 minutes on two cores); or take "
+            "another model, e.g. `make reproduce PROFILE=smoke` and `--model runs/smoke/models/z1`"
+        )
+    extra = {"base_url": options.base_url} if options.base_url else {}
+    build(load_engine(options.engine, options.model, **extra)).launch(server_name="127.0.0.1", server_port=options.port)
+
+
+if __name__ == "__main__":
+    main()
