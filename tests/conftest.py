@@ -1,7 +1,11 @@
 """Shared test pieces: a toy tokenizer of characters, an engine that follows a script, a tiny random model."""
 
+import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from z1lib.engines import Decoded, Request, check_context
@@ -39,6 +43,7 @@ class ScriptedEngine:
     def __init__(self, script: Callable[[list[int], list[int]], int], context_length: int = 10_000):
         self.script, self.context_length = script, context_length
         self.model_name, self.fingerprint, self.tokenizer = "scripted", "scripted", ToyTokenizer()
+        self.arithmetic = "none"
         self.end_ids = frozenset({END})
 
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
@@ -65,6 +70,44 @@ def write(text: str) -> Callable[[list[int], list[int]], int]:
     """A script that writes `text` and ends, whatever the prompt; forced tokens do not move it on."""
     ids = [*encode(text), END]
     return lambda prompt, done: ids[min(len(done), len(ids) - 1)]
+
+
+class HubCache:
+    """A local cache of the Hub with files of our own in it, where the Hub itself cannot be reached."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = {"HF_HUB_CACHE": str(folder), "HF_HUB_OFFLINE": "1"}
+
+    def snapshot(self, repository: str, revision: str, kind: str = "datasets") -> Path:
+        """The folder of a repository at a commit, or at a named revision, made where it is missing."""
+        home = self.folder / f"{kind}--{repository.replace('/', '--')}"
+        commit = revision
+        if not re.fullmatch("[0-9a-f]{40}", revision):
+            commit = "1" * 40
+            (home / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
+            (home / "refs" / revision).write_text(commit)
+        (home / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+        return home / "snapshots" / commit
+
+    def store(self, repository: str, revision: str, name: str, rows: list[dict]) -> None:
+        """Write rows where the data set's file would be found."""
+        path = self.snapshot(repository, revision) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            pd.DataFrame(rows).to_parquet(path)
+        elif path.suffix == ".csv":
+            pd.DataFrame(rows).to_csv(path, index=False)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch) -> HubCache:
+    cache = HubCache(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache.environment["HF_HUB_CACHE"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,13 @@ def test_no_profile_takes_another_path_through_the_code():
         assert not re.search(r"if .*(smoke|profile\.name)", path.read_text()), path
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    """This environment, with the package of a cloned project in the place of the installed one."""
+    return {**{key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}, "PYTHONPATH": str(folder)}
+
+
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+    environment = environment_of(folder)
     return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment)
 
 
@@ -98,9 +103,23 @@ def clone(tmp_path_factory) -> Path:
 def test_the_smoke_chain_makes_every_artifact(clone):
     made = {path.name for path in (clone / "runs/smoke").iterdir()}
     assert made >= {f"{stage}.ipynb" for stage in STAGES}
+    assert made >= {"sft.parquet", "rejected.jsonl", "DATASET_CARD.md"}
     assert made >= {"sft.jsonl", "completions.jsonl", "grades.jsonl", "summary.csv", "provenance.json", "models"}
+    assert "report.html" in made
     assert {path.name for path in (clone / "runs/smoke/models").iterdir() if path.is_dir()} == {"base", "z1", "r1"}
-    assert len(list((clone / "figures/smoke").glob("*.png"))) == 10
+    figures = {path.stem for path in (clone / "figures/smoke").glob("*.png")}
+    assert figures >= {
+        "length_distribution",
+        "length_bins",
+        "trigram_contrast",
+        "training_loss",
+        "accuracy_by_thinking",
+        "hints",
+        "window_errors",
+    }
+    assert figures == {path.stem for path in (clone / "figures/smoke").glob("*.pdf")}
+    tables = {path.name for path in (clone / "figures/smoke/tables").iterdir()}
+    assert tables >= {"summary.md", "summary.tex", "errors.md", "errors.tex"}
 
 
 def test_the_profile_asked_for_is_the_profile_run(clone):
@@ -140,4 +159,36 @@ def test_a_notebook_that_fails_never_counts_as_done_and_is_named(clone):
 def test_an_unknown_profile_lists_those_there_are(clone):
     run = make(clone, "-o", ".venv/.ready", "reproduce", "PROFILE=huge")
     assert run.returncode != 0
-    assert "colab mini paper single_gpu smoke" in run.stdout + run.stderr
+    assert "colab humaneval mini mini_ablation paper paper_ablation single_gpu smoke" in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("stage", ["03_windowed_inference", "04_analysis"])
+def test_a_later_notebook_opens_from_the_committed_artifacts_where_nothing_was_run(tmp_path, stage):
+    folder = clone_project(tmp_path / "clone")
+    shutil.copytree(ROOT / "figures", folder / "figures")
+    command = [".venv/bin/papermill", f"notebooks/{stage}.ipynb", "out.ipynb", "--cwd", "notebooks", "-k", "python3"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment_of(folder))
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "No models were trained here yet" in (folder / "out.ipynb").read_text()
+    assert not (folder / "runs/mini/provenance.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_solutions_of_the_exercises_run(clone, stage):
+    command = ["../../.venv/bin/papermill", f"{stage}.ipynb", f"{clone}/{stage}.solved.ipynb", "-k", "python3"]
+    command += ["-p", "profile", "smoke"]
+    folder = clone / "notebooks/exercises"
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment_of(clone))
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_exercise_has_a_solution(stage):
+    asked = nbformat.read(ROOT / f"notebooks/{stage}.ipynb", as_version=4).cells[-1].source
+    solved = nbformat.read(ROOT / f"notebooks/exercises/{stage}.ipynb", as_version=4)
+    numbers = re.findall(r"^(\d)\. ", asked, flags=re.M)
+    assert [
+        number for cell in solved.cells for number in re.findall(r"^## (\d)\. ", cell.source, flags=re.M)
+    ] == numbers
+    assert all(len(cell.source.splitlines()) <= 15 for cell in code_cells(solved))

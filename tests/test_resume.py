@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_notebooks import clone_project, make
+from test_notebooks import clone_project, environment_of, make
 
 pytestmark = pytest.mark.slow
 
@@ -16,8 +16,9 @@ def kill_when(folder: Path, ready, seconds: int = 300) -> None:
     """Start the chain, kill it with all its children as soon as `ready()`."""
     command = ["make", "-o", ".venv/.ready", "reproduce", "PROFILE=smoke"]
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0
-    )
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0,
+        env=environment_of(folder),
+    )  # fmt: skip
     deadline = time.time() + seconds
     while not ready():
         assert process.poll() is None, "the chain ended before it could be killed"

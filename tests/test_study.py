@@ -1,6 +1,8 @@
 """The run on disk: what is missing is named, provenance says what made it, verification sees what moved."""
 
 import json
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from z1lib import publish, verify
 from z1lib.analysis import SUMMARY
 from z1lib.models import ModelUnavailable, fingerprint, save_base_model
 from z1lib.profile import load_profile
-from z1lib.study import MissingArtifact, MissingHardware, Study, check_hardware, hash_path
+from z1lib.study import MissingArtifact, MissingHardware, Study, check_hardware, commit, hash_path
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,11 +25,41 @@ def test_a_missing_artifact_says_which_notebook_makes_it(tmp_path):
         study.need("sft.jsonl", "01_curation")
 
 
-def test_released_weights_take_the_place_of_training(tmp_path):
-    study = Study(load_profile("smoke", released_models={"z1": "efficientscaling/Z1-7B"}), tmp_path)
-    assert study.model("z1") == "efficientscaling/Z1-7B"
+def test_released_weights_take_the_place_of_training(tmp_path, hub_cache, tiny_model):
+    snapshot = hub_cache.snapshot("nobody/tiny", "0" * 40, kind="models")
+    shutil.copytree(tiny_model, snapshot, dirs_exist_ok=True)
+    released = {"z1": f"nobody/tiny@{'0' * 40}", "s1": "nobody/absent@main"}
+    study = Study(load_profile("smoke", released_models=released), tmp_path)
+    for _ in range(2):  # the second time it is linked already
+        assert Path(study.model("z1")).name == "z1"
+    assert fingerprint(study.model("z1")) == fingerprint(tiny_model)
+    with pytest.raises(ModelUnavailable, match="nobody/absent@main is not in the local cache.*hf download nobody/abs"):
+        study.model("s1")
     with pytest.raises(MissingArtifact, match="02_sft"):
         study.model("r1")
+
+
+def test_the_committed_artifacts_serve_only_where_nothing_was_run(tmp_path):
+    study = Study(load_profile("smoke"), tmp_path / "runs")
+    assert not study.is_bare
+    (study.committed / "artifacts").mkdir(parents=True)
+    (study.committed / "artifacts" / "problems.jsonl.gz").touch()
+    notes = {"stages": {"03_windowed_inference": {"commit": "abc"}}}
+    (study.committed / "provenance.json").write_text(json.dumps(notes))
+    assert study.is_bare
+    assert study.figures == study.committed  # notebooks 01 and 02 make their own
+    (study.models / "base").mkdir()  # by notebook 01
+    assert study.is_bare
+    study.read_committed()
+    assert study.need("problems.jsonl", "01_curation").parent.name == "artifacts"
+    assert study.figures == study.folder / "figures"  # looking does not overwrite the committed ones
+    for name in ("z1", "r1"):
+        (study.models / name).mkdir()
+    assert not study.is_bare
+    study = Study(load_profile("smoke"), tmp_path / "runs")
+    assert study.figures == study.committed
+    with pytest.raises(MissingArtifact, match="problems.jsonl is missing"):
+        study.need("problems.jsonl", "01_curation")
 
 
 def test_provenance_names_commit_versions_seed_times_and_hashes(tmp_path):
@@ -37,14 +69,16 @@ def test_provenance_names_commit_versions_seed_times_and_hashes(tmp_path):
     study.finish("02_sft", [])
     notes = json.loads(study.path("provenance.json").read_text())
     assert (notes["profile"], notes["seed"]) == ("smoke", 4)
-    assert set(notes["versions"]) >= {"python", "torch", "transformers", "trl"}
+    for stage in notes["stages"].values():  # each may have run on another machine
+        assert set(stage["versions"]) >= {"python", "torch", "transformers", "trl"}
+        assert stage["hardware"]["processor"]
     assert notes["stages"]["01_curation"]["sha256"]["a.jsonl"] == hash_path(study.path("a.jsonl"))
     assert notes["stages"]["02_sft"]["seconds"] >= 0
     assert notes["stages"]["01_curation"]["commit"]
 
 
 def test_wanting_gpus_that_are_not_there_is_one_line_that_names_a_profile_that_runs():
-    with pytest.raises(MissingHardware, match="wants 99 GPU.* of 80 GiB.* mini runs here") as error:
+    with pytest.raises(MissingHardware, match="wants 99 GPU.* of 80 GiB.* runs here is mini") as error:
         check_hardware(load_profile("paper", gpus=99))
     assert "\n" not in str(error.value)
     check_hardware(load_profile("mini"))
@@ -56,6 +90,24 @@ def test_a_model_that_cannot_be_had_is_one_line(tmp_path, monkeypatch):
         save_base_model(tmp_path / "base", "nobody/nothing", None, None, 0)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "base").exists()
+
+
+def test_a_base_model_of_another_source_is_not_taken_for_this_one(tmp_path):
+    first = fingerprint(save_base_model(tmp_path / "base", "random", None, None, 0))
+    assert fingerprint(save_base_model(tmp_path / "base", "random", None, None, 0)) == first
+    assert fingerprint(save_base_model(tmp_path / "base", "random", None, None, 1)) != first
+
+
+def test_a_model_trained_here_is_not_taken_for_a_released_one(tmp_path, tiny_model):
+    study = Study(load_profile("smoke", released_models={"z1": "nobody/tiny@main"}), tmp_path)
+    shutil.copytree(tiny_model, study.models / "z1")
+    with pytest.raises(ModelUnavailable, match="z1 was trained here: move it away"):
+        study.model("z1")
+
+
+def test_a_folder_without_weights_has_no_fingerprint(tmp_path):
+    with pytest.raises(ValueError, match="holds no weights"):
+        fingerprint(tmp_path)
 
 
 def test_the_fingerprint_is_of_the_weights(tmp_path, tiny_model):
@@ -73,9 +125,17 @@ def test_verification_passes_within_the_tolerance_and_names_what_moved():
     assert verify.compare(summary(0.58, 58), summary()) == []
     [line] = verify.compare(summary(0.65), summary())
     assert line == "z1, shifted_window 16, tracing: accuracy 0.65, committed 0.50"
-    [line] = verify.compare(summary(tokens=65), summary())
-    assert "thinking tokens 65, committed 50" in line
+    assert "overrun rate 0.90" in verify.compare(summary().assign(overrun_rate=0.9), summary())[0]
+    level = summary().assign(level=1, n=35, accuracy_low=0.3, accuracy_high=0.7)
+    assert verify.compare(level.assign(accuracy=0.65, thinking_tokens=200), level) == []
+    assert "tracing level 1: accuracy 0.20" in verify.compare(level.assign(accuracy=0.2), level)[0]
+    thinking, total = verify.compare(summary(tokens=65), summary())
+    assert "thinking tokens 65.00, committed 50.00" in thinking
+    assert "total tokens 85.00, committed 70.00" in total
     assert len(verify.compare(summary(window=8), summary())) == 2
+    few = summary().assign(n=16, accuracy_low=0.25, accuracy_high=0.75)
+    assert verify.compare(few.assign(accuracy=0.7, thinking_tokens=200), few) == []  # too small for averages
+    assert len(verify.compare(few.assign(accuracy=0.0), few)) == 1
 
 
 def test_verifying_without_a_summary_says_what_to_do(tmp_path, capsys):
@@ -112,3 +172,19 @@ def test_the_readme_states_the_published_results_and_nothing_else():
     [found] = publish.README_BLOCK.findall((ROOT / "README.md").read_text())
     block = publish.README_BLOCK.search((ROOT / "README.md").read_text())[0]
     assert block == found[0] + publish.write_results(Path("figures/mini")) + found[1]
+
+
+def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, monkeypatch):
+    for name in ("z1lib/study.py", "figures/mini/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@x", "-C", str(tmp_path)]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.setattr("z1lib.study.__file__", str(tmp_path / "z1lib/study.py"))
+    clean = commit()
+    assert len(clean) == 10
+    (tmp_path / "figures/mini/a.png").write_text("two")
+    assert commit() == clean
+    (tmp_path / "z1lib/study.py").write_text("two")
+    assert commit() == f"{clean}-dirty"

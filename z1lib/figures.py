@@ -1,54 +1,112 @@
 """The study's pictures: every function takes a table and returns a Figure; `save_figure` stamps and saves it."""
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from z1lib import published
+from z1lib.analysis import curve_with_intervals
 from z1lib.profile import Profile
-from z1lib.study import commit
+from z1lib.study import Study, commit
 
 # Okabe-Ito colours, with markers and dashes of their own so that nothing depends on colour.
 STYLES = {
     ("z1", "shifted_window"): ("z1, shifted window", "#0072B2", "o", "-"),
+    ("z1", "confidence_stop"): ("z1, confidence stop", "#CC79A7", "*", ""),
     ("z1", "truncation"): ("z1, cut at the window", "#56B4E9", "v", ":"),
     ("z1", "truncation_matched"): ("z1, cut at the same total", "#009E73", "^", "--"),
     ("r1", "budget_forcing"): ("r1, budget forcing", "#D55E00", "s", "-"),
+    ("s1", "budget_forcing"): ("s1, budget forcing", "#E69F00", "P", "-"),
     ("base", "shifted_window"): ("base, shifted window", "#666666", "D", "-."),
 }
+BENCHMARKS = {
+    "gpqa_diamond": "GPQA Diamond",
+    "livecodebench": "LiveCodeBench",
+    "math500": "MATH-500",
+    "bigcodebench_hard": "BigCodeBench-Hard",
+    "humaneval": "HumanEval",
+}
+OTHER_STYLES = [("#882255", "X", "-"), ("#44AA99", "p", "--"), ("#999933", "h", "-."), ("#332288", "<", ":")]
 sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
 
 
-def _axes(columns: int = 1, width: float = 5.5, height: float = 3.6) -> tuple[Figure, list]:
-    figure, axes = plt.subplots(1, columns, figsize=(width * columns, height), squeeze=False, layout="constrained")
+def _axes(panels: int = 1, height: float = 3.6, width: float | None = None) -> tuple[Figure, list]:
+    """Panels, two a row, no wider than a page."""
+    columns = min(panels, 2)
+    rows, width = -(-panels // 2), width or (5.5 if panels == 1 else 3.4)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
     plt.close(figure)  # the caller shows it; pyplot must not show it a second time
-    return figure, list(axes[0])
+    axes = list(axes.flat)
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, axes[:panels]
 
 
-def accuracy_curves(summary: pd.DataFrame, problem_set: str, tokens: str = "thinking_tokens") -> Figure:
-    """Accuracy against average thinking (or total) tokens, one line a model and policy, with 95% intervals."""
-    figure, [axis] = _axes()
-    whole = summary[(summary.problem_set == problem_set) & (summary.level == "all")]
-    for (model, policy), (label, colour, marker, dashes) in STYLES.items():
-        rows = whole[(whole.model == model) & (whole.policy == policy)].sort_values("window")
-        if len(rows):
-            errors = [rows.accuracy - rows.accuracy_low, rows.accuracy_high - rows.accuracy]
-            axis.errorbar(
-                rows[tokens], rows.accuracy, yerr=errors, label=f"{label} (n={rows.n.max()})", color=colour,
-                marker=marker, linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5,
-            )  # fmt: skip
-    axis.set(xlabel=f"average {tokens.replace('_', ' ')}", ylabel="accuracy", ylim=(-0.02, 1.02), title=problem_set)
-    axis.legend(fontsize=8)
+def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
+    """(model, policy) -> label, colour, marker, dashes: those of STYLES that the table has, then its other models."""
+    there = set(zip(table.model, table.policy))
+    others = sorted(
+        (model, policy) for model, policy in there - set(STYLES) if policy in ("shifted_window", "budget_forcing")
+    )
+    named = {
+        pair: (f"{pair[0]}, {pair[1].replace('_', ' ')}", *style) for pair, style in zip(others, cycle(OTHER_STYLES))
+    }
+    return {pair: style for pair, style in STYLES.items() if pair in there} | named
+
+
+def accuracy_curves(
+    frame: pd.DataFrame, problem_sets: list[str], draws: int, seed: int, tokens: str = "thinking_tokens"
+) -> Figure:
+    """Accuracy against average tokens, one line a model and policy, 95% intervals both ways; a panel a problem set.
+
+    Several sets have one panel more with their average. Where the paper has points for a set they are drawn too, in
+    thinking tokens, hollow and as printed.
+    """
+    panels = [[name] for name in problem_sets] + [problem_sets] * (len(problem_sets) > 1)
+    figure, axes = _axes(len(panels))
+    for axis, names in zip(axes, panels):
+        for (model, policy), style in styles_of(frame).items():
+            if not frame[(frame.model == model) & (frame.policy == policy) & frame.problem_set.isin(names)].empty:
+                _draw_curve(axis, curve_with_intervals(frame, model, policy, names, tokens, draws, seed), *style)
+        if len(names) == 1 and tokens == "thinking_tokens":
+            _draw_printed(axis, names[0])
+        title = BENCHMARKS.get(names[0], names[0]) if len(names) == 1 else "average"
+        axis.set(xlabel=f"average {tokens.replace('_', ' ')}", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
+    axes[0].legend(fontsize=8)
     return figure
+
+
+def _draw_curve(axis, points: pd.DataFrame, label: str, colour: str, marker: str, dashes: str) -> None:
+    errors = {
+        f"{side}err": [points[name] - points[f"{name}_low"], points[f"{name}_high"] - points[name]]
+        for side, name in (("x", "tokens"), ("y", "accuracy"))
+    }
+    axis.errorbar(
+        points.tokens, points.accuracy, **errors, label=f"{label} (n={points.n.max()})", color=colour, marker=marker,
+        linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5,
+    )  # fmt: skip
+
+
+def _draw_printed(axis, problem_set: str) -> None:
+    printed = published.load("scaling")
+    rows = printed[printed.benchmark == problem_set]
+    for (model, part), marker in zip(rows.groupby("model", sort=False), "os"):
+        axis.plot(part.average_thinking_tokens, part.pass_at_1 / 100, marker=marker, fillstyle="none", color="0.5",
+                  linestyle=":", label=f"{model}, as printed")  # fmt: skip
 
 
 def thinking_by_level(frame: pd.DataFrame, model: str) -> Figure:
     """Thinking tokens of a model left alone by complexity level, a panel a problem set."""
     rows = frame[(frame.model == model) & (frame.policy == "unbounded")]
     groups = list(rows.groupby("problem_set", sort=False))
-    figure, axes = _axes(columns=len(groups), width=3.0)
+    figure, axes = _axes(len(groups), height=2.8)
     for axis, (name, part) in zip(axes, groups):
         sns.boxplot(part, x="level", y="thinking_tokens", color="#56B4E9", fliersize=2, ax=axis)
         axis.set(xlabel="complexity level", ylabel="", ylim=(0, 1.05 * rows.thinking_tokens.max()))
@@ -61,10 +119,11 @@ def overrun_by_window(summary: pd.DataFrame, problem_set: str) -> Figure:
     """Share of completions whose thinking the window cut."""
     figure, [axis] = _axes()
     whole = summary[(summary.problem_set == problem_set) & (summary.level == "all")]
-    for key in [("z1", "shifted_window"), ("r1", "budget_forcing"), ("base", "shifted_window")]:
-        label, colour, marker, dashes = STYLES[key]
-        rows = whole[(whole.model == key[0]) & (whole.policy == key[1])].sort_values("window")
-        axis.plot(rows.window, rows.overrun_rate, label=label, color=colour, marker=marker, linestyle=dashes)
+    for (model, policy), (label, colour, marker, dashes) in styles_of(summary).items():
+        rows = whole[(whole.model == model) & (whole.policy == policy)].sort_values("window")
+        if policy in ("shifted_window", "budget_forcing") and len(rows):
+            label = f"{label} (n={rows.n.max()})"
+            axis.plot(rows.window, rows.overrun_rate, label=label, color=colour, marker=marker, linestyle=dashes)
     axis.set(xlabel="window (tokens)", ylabel="share that overran", ylim=(-0.02, 1.02), title=problem_set)
     axis.legend(fontsize=8)
     return figure
@@ -82,6 +141,48 @@ def overthinking(first: pd.DataFrame, title: str) -> Figure:
     axis.set(xlabel="complexity level", ylabel="mean thinking tokens", title=title)
     axis.legend(fontsize=8)
     return figure
+
+
+def window_errors(errors: pd.DataFrame, title: str) -> Figure:
+    """Accuracy by window, what an oracle would reach, and the two ways to be wrong (`analysis.window_errors`)."""
+    figure, [axis] = _axes()
+    names = ["accuracy", "overthinking", "oracle", "underthinking"]
+    for name, (marker, colour, dashes) in zip(names, RUN_STYLES):
+        axis.plot(errors.window, errors[name], label=name, color=colour, marker=marker, linestyle=dashes)
+    axis.set(xlabel="window (tokens)", ylabel="share of problems", ylim=(-0.02, 1.02), title=title)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def hints(table: pd.DataFrame, title: str) -> Figure:
+    """Accuracy of the problems that the window cut, by hint, a panel a window (`analysis.compare_hints`)."""
+    groups = list(table.groupby("window"))
+    figure, axes = _axes(len(groups), height=2.6)
+    for axis, (window, rows) in zip(axes, groups):
+        names = [HINT_NAMES.get(hint, hint) for hint in rows.hint]
+        errors = [rows.accuracy - rows.accuracy_low, rows.accuracy_high - rows.accuracy]
+        axis.errorbar(rows.accuracy, names, xerr=errors, fmt="o", color="#0072B2", capsize=3)
+        axis.invert_yaxis()
+        axis.set(xlabel="accuracy", title=f"{title}, window {window} (n={rows.n.max()} cut)", xlim=(-0.02, 1.02))
+    return figure
+
+
+HINT_NAMES = {"shifted_window": "the paper's hint", "truncation": "none: cut"}
+
+
+def printed_ablation(table: pd.DataFrame) -> Figure:
+    """The paper's Table 2 with the intervals its sample sizes give (`published.printed_ablation`)."""
+    groups = list(table.groupby("benchmark", sort=False))
+    figure, axes = _axes(len(groups), height=2.6)
+    for axis, (benchmark, rows) in zip(axes, groups):
+        errors = [rows["printed accuracy"] - rows.low, rows.high - rows["printed accuracy"]]
+        axis.errorbar(rows["printed accuracy"], rows.subset, xerr=errors, fmt="o", color="0.3", capsize=3)
+        axis.invert_yaxis()
+        axis.set(xlabel="accuracy (%), as printed", title=f"{BENCHMARKS[benchmark]} (n={rows.n.max()})")
+    return figure
+
+
+RUN_STYLES = [("o", "#0072B2", "-"), ("s", "#D55E00", "--"), ("^", "#009E73", "-."), ("D", "#666666", ":")]
 
 
 def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
@@ -103,17 +204,43 @@ def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
 
 def length_distribution(table: pd.DataFrame) -> Figure:
     """Response tokens by run and level; `table` has columns run, level, tokens."""
-    figure, axes = _axes(columns=table.run.nunique(), width=4.2)
+    figure, axes = _axes(table.run.nunique(), height=3.0)
     for axis, (run, rows) in zip(axes, table.groupby("run", sort=False)):
         sns.histplot(rows, x="tokens", hue="level", multiple="stack", palette="viridis", ax=axis, bins=30)
         axis.set(xlabel="response tokens", ylabel="examples", title=f"{run} (n={len(rows)})")
     return figure
 
 
+def length_bins(bins: pd.DataFrame) -> Figure:
+    """Examples by length bin, and the mean complexity of their questions; `bins` as `statistics.relate` gives them."""
+    figure, axes = _axes(2, height=3.0)
+    labels = [f"{low}-{2 * low - 1}" for low in bins["bin"]]
+    for axis, column, colour in zip(axes, ("examples", "complexity"), ("#0072B2", "#E69F00")):
+        axis.bar(labels, bins[column], color=colour)
+        axis.tick_params(axis="x", rotation=45)
+        axis.set(xlabel="response tokens")
+    axes[0].set(ylabel="examples", title=f"n={bins.examples.sum()}")
+    axes[1].set(ylabel="mean complexity of the question\n(compressed bytes)")
+    return figure
+
+
+def trigram_contrast(contrast: pd.DataFrame, first: str, second: str) -> Figure:
+    """The trigrams that tell two corpora apart, by the log-ratio of their shares; `contrast` has column log2_ratio."""
+    figure, [axis] = _axes(width=6.5, height=0.6 + 0.22 * len(contrast))
+    ordered = contrast[::-1]
+    colours = ["#0072B2" if ratio > 0 else "#D55E00" for ratio in ordered.log2_ratio]
+    axis.barh(range(len(ordered)), ordered.log2_ratio, color=colours)
+    # No mathematics: a trigram may hold a dollar sign.
+    axis.set_yticks(range(len(ordered)), [name.replace("$", r"\$") for name in ordered.index], fontsize=8)
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set(xlabel=f"more in {second}   <   log2 of the ratio of shares   >   more in {first}")
+    return figure
+
+
 def training_loss(logs: dict[str, list[dict]]) -> Figure:
     """Loss by step for every run."""
     figure, [axis] = _axes()
-    for (run, log), dashes in zip(logs.items(), ["-", "--", "-.", ":"]):
+    for (run, log), dashes in zip(logs.items(), cycle(["-", "--", "-.", ":"])):
         steps = [(row["step"], row["loss"]) for row in log if "loss" in row]
         axis.plot(*zip(*steps), label=run, linestyle=dashes)
     axis.set(xlabel="step", ylabel="loss on the response", yscale="log")
@@ -121,20 +248,39 @@ def training_loss(logs: dict[str, list[dict]]) -> Figure:
     return figure
 
 
+def accuracy_by_subset(table: pd.DataFrame) -> Figure:
+    """Accuracy against thinking tokens of models trained on subsets of the data, with 95% intervals."""
+    colours = ["#0072B2", "#D55E00", "#009E73", "#666666", "#CC79A7"]
+    figure, axes = _axes(table.benchmark.nunique())
+    for axis, (benchmark, rows) in zip(axes, table.groupby("benchmark", sort=False)):
+        for row, marker, colour in zip(rows.itertuples(), "os^Dv", colours):
+            errors = [[row.accuracy - row.accuracy_low], [row.accuracy_high - row.accuracy]]
+            of = f"{row.examples} examples of {row.mean_trajectory_tokens:.0f} tokens, {row.seeds} seed(s)"
+            style = {"fmt": marker, "color": colour, "capsize": 3, "label": f"{row.subset}: {of}"}
+            axis.errorbar(row.thinking_tokens, row.accuracy, yerr=errors, **style)
+        title = f"{benchmark} (n={rows.n.iloc[0]})"
+        axis.set(xlabel="average thinking tokens", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
 def published_scaling(scaling: pd.DataFrame) -> Figure:
-    """The paper's own scaling points (Table 6), as printed: it gives no intervals."""
-    names = {"gpqa_diamond": "GPQA Diamond", "livecodebench": "LiveCodeBench", "math500": "MATH-500"}
-    figure, axes = _axes(columns=3, width=3.4)
-    for axis, (benchmark, name) in zip(axes, names.items()):
-        for (model, rows), marker in zip(scaling[scaling.benchmark == benchmark].groupby("model", sort=False), "os"):
+    """The paper's own scaling points (Table 6), as printed: it gives no intervals. n is the size of the benchmark."""
+    figure, axes = _axes(3, height=2.8)
+    for axis, (benchmark, points) in zip(axes, scaling.groupby("benchmark", sort=False)):
+        for (model, rows), marker in zip(points.groupby("model", sort=False), "os"):
             axis.plot(rows.average_thinking_tokens, rows.pass_at_1, marker=marker, label=model)
-        axis.set(xlabel="average thinking tokens", ylabel="pass@1 (%)", title=f"{name}, as printed")
+        title = f"{BENCHMARKS[benchmark]} (n={published.SIZES[benchmark]})"
+        axis.set(xlabel="average thinking tokens, as printed", ylabel="pass@1 (%), as printed", title=title)
     axes[0].legend(fontsize=8)
     return figure
 
 
 def save_figure(figure: Figure, folder: Path, name: str, profile: Profile) -> Path:
-    """Save as PNG with profile and commit under the picture; a profile whose numbers mean nothing says so across it."""
+    """Save as PNG and PDF (a page's text is 5.5 inches wide) with profile and commit under the picture.
+
+    A profile whose numbers mean nothing says so across it. n stands in the legend or the title.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     figure.text(1, -0.01, f"profile {profile.name}, commit {commit()}", ha="right", va="top", fontsize=7, color="0.4")
     if profile.is_meaningless:
@@ -142,4 +288,28 @@ def save_figure(figure: Figure, folder: Path, name: str, profile: Profile) -> Pa
                     color="crimson", alpha=0.5, rotation=20)  # fmt: skip
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=150, bbox_inches="tight")
+    figure.savefig(path.with_suffix(".pdf"), bbox_inches="tight", metadata={"CreationDate": None})
     return path
+
+
+def show_figure(figure: Figure, study: Study, name: str, caption: str) -> None:
+    """Save a figure of a study and show it with its caption."""
+    save_figure(figure, study.figures, name, study.profile)
+    display(figure, Markdown(f"*Figure `{name}`.* {caption}"))
+
+
+def to_latex(table: pd.DataFrame, note: str) -> str:
+    """A table as LaTeX, its caption with the characters escaped that mean something there."""
+    for special in "\\%_&#$":
+        note = note.replace(special, r"\textbackslash{}" if special == "\\" else f"\\{special}")
+    return table.to_latex(index=False, float_format="%.2f", escape=True, caption=note.replace("`", "'"))
+
+
+def show_table(table: pd.DataFrame, study: Study, name: str, caption: str) -> None:
+    """Show a table with its caption, and save it as LaTeX and Markdown beside the figures."""
+    folder = study.figures / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    note = f"{caption} Profile {study.profile.name}, commit {commit()}."
+    (folder / f"{name}.md").write_text(f"{table.to_markdown(index=False, floatfmt='.2f')}\n\n{note}\n")
+    (folder / f"{name}.tex").write_text(to_latex(table, note))
+    display(table.style.format(precision=2).hide(axis="index"), Markdown(f"*Table `{name}`.* {caption}"))

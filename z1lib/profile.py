@@ -4,15 +4,39 @@ A profile changes numbers, never the path through the code.
 """
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
 
-from z1lib.inference import check_windows
+from z1lib.engines import ENGINES
+from z1lib.window import HINTS, BudgetForcing, ShiftedWindow, check_windows
 
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
+
+
+# The keys inside a key that holds several values.
+INNER = {
+    "repetition": {"least_tokens", "least_repeats", "loop_ratio", "ngram"},
+    "near_duplicates": {"n_grams", "num_buckets", "hashes_per_bucket"},
+    "teacher": {"model", "servers", "max_tokens", "temperature", "top_p", "gpus", "tokens_per_second"},
+}
+
+
+AT_LEAST_1 = ("train_problems", "response_token_budget", "epochs", "batch_size", "gradient_accumulation_steps")
+AT_LEAST_1 += (
+    "max_length",
+    "save_steps",
+    "training_tokens_per_second",
+    "max_answer_tokens",
+    "max_tokens",
+    "probe_every",
+)
+AT_LEAST_1 += ("n", "bootstrap_draws", "curation_workers", "overlap_words")
+RANGES = {"gpus": (0, 10_000), "gpu_memory_gib": (0, 10_000), "learning_rate": (0, 1), "warmup_steps": (0, 10**9)}
+RANGES |= {"temperature": (0, 100), "top_p": (1e-6, 1), "decode_tokens_per_second": (1e-6, 10**9)}
+WINDOWED = (ShiftedWindow.name, BudgetForcing.name)
 
 
 class BadProfile(ValueError):
@@ -41,6 +65,14 @@ class Profile:
     train_problems: int
     response_token_budget: int
     test_problems: dict[str, int]
+    min_response_tokens: int
+    max_response_tokens: int
+    repetition: dict[str, float]
+    near_duplicates: dict[str, int]
+    overlap_words: int
+    drop_overlap: list[str]
+    curation_workers: int
+    teacher: dict[str, Any]
     # 02 fine-tuning
     runs: dict[str, str]
     learning_rate: float
@@ -50,17 +82,28 @@ class Profile:
     gradient_accumulation_steps: int
     max_length: int
     gradient_checkpointing: bool
-    bf16: bool | None
+    mixed_precision: str | None
+    padding_free: bool
+    lora: dict[str, Any]
+    fsdp: dict[str, Any]
     save_steps: int
+    training_tokens_per_second: int
+    push_to_hub: str | None
+    subsets: dict[str, dict[str, Any]]
     # 03 windowed inference
     engine: str
     engine_options: dict[str, Any]
     models: dict[str, str]
     max_problems: dict[str, int]
     hints: dict[str, str]
+    delimiters: dict[str, str]
+    other_hints: dict[str, str]
+    other_hint_windows: list[int]
     windows: list[int]
+    probe_every: int
     max_answer_tokens: int
     max_tokens: int
+    decode_tokens_per_second: float
     n: int
     temperature: float
     top_p: float
@@ -72,19 +115,73 @@ class Profile:
             if not _fits(getattr(self, field.name), field.type):
                 kind = getattr(field.type, "__name__", field.type)
                 raise ValueError(f"key '{field.name}' should be {kind}, got {getattr(self, field.name)!r}")
-        for key in ("train_problems", "epochs", "batch_size", "max_answer_tokens", "max_tokens", "n"):
+        for key in AT_LEAST_1:
             if getattr(self, key) < 1:
                 raise ValueError(f"key '{key}' must be at least 1, got {getattr(self, key)}")
+        for key, (least, most) in RANGES.items():
+            if not least <= getattr(self, key) <= most:
+                raise ValueError(f"key '{key}' must be from {least} to {most}, got {getattr(self, key)}")
+        self._check_curation()
+        self._check_training()
+        self._check_models()
+        self._check_windows()
+
+    def _check_curation(self) -> None:
+        for key, names in INNER.items():
+            if set(getattr(self, key)) != names:
+                raise ValueError(f"key '{key}' should hold {sorted(names)}, got {sorted(getattr(self, key))}")
+        if not 0 < self.min_response_tokens <= self.max_response_tokens:
+            raise ValueError("key 'min_response_tokens' must be at least 1 and at most 'max_response_tokens'")
+        if bad := [source for source, count in self.test_problems.items() if count < 1]:
+            raise ValueError(f"key 'test_problems': {bad[0]} should have at least 1 problem")
+        if self.train_source == "tracing" and not self.train_levels:
+            raise ValueError("key 'train_levels': tracing needs at least one level")
+        if set(self.drop_overlap) - {"question", "words"}:
+            raise ValueError(f"key 'drop_overlap' takes 'question' and 'words', got {self.drop_overlap}")
+
+    def _check_training(self) -> None:
+        if self.mixed_precision not in (None, "bf16", "fp16", "no"):
+            raise ValueError(f"key 'mixed_precision': {self.mixed_precision!r} is not one of bf16, fp16, no, null")
+        if self.lora and self.fsdp:
+            raise ValueError("keys 'lora' and 'fsdp': adapters are merged on one device, they are not sharded")
+        for name, subset in self.subsets.items():
+            if set(subset) != {"order", "tokens", "seeds"}:
+                raise ValueError(f"key 'subsets': {name} should have order, tokens and seeds, got {sorted(subset)}")
+        if len({len(subset["seeds"]) for subset in self.subsets.values()}) > 1:
+            raise ValueError("key 'subsets': all need as many seeds, their models are compared seed by seed")
+
+    def _check_models(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"key 'engine': {self.engine!r} is not one of {', '.join(ENGINES)}")
+        for model, policy in self.models.items():
+            if policy not in WINDOWED:
+                raise ValueError(f"key 'models': {model} has policy {policy!r}, not one of {', '.join(WINDOWED)}")
+        if missing := {ShiftedWindow.name, *self.models.values()} - set(self.hints):
+            raise ValueError(f"key 'hints': none for {', '.join(sorted(missing))}")
+
+    def _check_windows(self) -> None:
         if self.windows[:1] and self.windows[0] < 0:
             raise ValueError(f"key 'windows': a window is at least 0, got {self.windows[0]}")
         try:
             check_windows(self.windows)
         except ValueError as error:
             raise ValueError(f"key 'windows': {error}") from None
+        if not set(range(self.probe_every, self.windows[-1] + 1, self.probe_every)) <= set(self.windows):
+            raise ValueError(
+                f"key 'probe_every': the windows must hold every multiple of {self.probe_every} up to the last"
+            )
+        if not set(self.other_hint_windows) <= set(self.windows):
+            raise ValueError(f"key 'other_hint_windows': {self.other_hint_windows} are not all among the windows")
+        if self.max_tokens < self.windows[-1]:
+            raise ValueError(f"key 'max_tokens': {self.max_tokens} is below the largest window, {self.windows[-1]}")
 
     def system_prompt_of(self, source: str) -> str | None:
         """The system prompt under which problems of a source are asked; None leaves it to the chat template."""
         return self.evaluation_system_prompts.get(source, self.system_prompt)
+
+    def hint_of(self, policy: str) -> str:
+        """The text of a policy's hint; a profile may name one of `window.HINTS`."""
+        return HINTS.get(self.hints[policy], self.hints[policy])
 
     @property
     def is_meaningless(self) -> bool:
@@ -108,23 +205,18 @@ def _fits(value: object, annotation: Any) -> bool:
     return isinstance(value, (int, float) if annotation is float else annotation)
 
 
-def load_profile(name_or_path: str | Path, **overrides: Any) -> Profile:
-    """The profile of that name in `profiles/`, or at that path, with some values overridden.
+def load_profile(name_or_path: "str | Path | Profile", **overrides: Any) -> Profile:
+    """The profile of that name in `profiles/`, or at that path, with some values overridden; a profile is itself.
 
-    Raises BadProfile naming the file and the key: unknown profile, missing or unknown key, a value of the wrong type
-    or out of range.
+    A file that says `like: mini` takes every key it does not name from that profile. Raises BadProfile naming the file
+    and the key: unknown profile, missing or unknown key, a value of the wrong type or out of range.
     """
+    if isinstance(name_or_path, Profile):  # a notebook's cell that is run again
+        return replace(name_or_path, **overrides)
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = PROFILES / f"{name_or_path}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
-        raise BadProfile(f"no profile {str(name_or_path)!r}: {path} does not exist; there are {known}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise BadProfile(f"{path}: not valid YAML: {error}") from None
-    values = {"name": path.stem, **(values or {}), **overrides}
+    values = {**_read(path), "name": path.stem, **overrides}
     names = {field.name for field in fields(Profile)}
     unknown, missing = sorted(set(values) - names), sorted(names - set(values))
     if unknown or missing:
@@ -133,3 +225,22 @@ def load_profile(name_or_path: str | Path, **overrides: Any) -> Profile:
         return Profile(**values)
     except ValueError as error:
         raise BadProfile(f"{path}: {error}") from None
+
+
+def _read(path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The keys of a file, over those of the profile it is like."""
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
+        raise BadProfile(f"no profile {path.stem!r}: {path} does not exist; there are {known}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise BadProfile(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise BadProfile(f"{path}: should hold keys and values")
+    other = values.pop("like", None)
+    if other is None:
+        return values
+    if other in (*seen, path.stem):
+        raise BadProfile(f"{path}: is like itself, by way of {', '.join([*seen, path.stem])}")
+    return {**_read(PROFILES / f"{other}.yaml", (*seen, path.stem)), **values}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 Row = TypeVar("Row")
 
@@ -91,6 +91,9 @@ class Grade:
     error: str | None
     key: str = ""  # the completion's key
     version: str = ""  # of the grader
+    before: str | None = None  # what was answered before a forced hint
+    before_correct: bool | None = None
+    sandbox: str = ""  # the isolation a program ran in (sandbox.py)
 
 
 def _to_row(cls: type[Row], values: object, where: str) -> Row:
@@ -116,6 +119,8 @@ def _fits(value: object, annotation: str) -> bool:
         return "None" in annotation
     kinds = {"bool": bool, "int": int, "str": str, "list": list}
     kind = next(kinds[name] for name in ("list", "bool", "int", "str") if name in annotation)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(item, "int") for item in value)  # token ids
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
@@ -126,15 +131,18 @@ def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
     """
     rows = []
     opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
+    with opener(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadRecord(f"{where}: not valid JSON ({error.msg}); was the file written to the end?") from None
-            rows.append(_to_row(cls, values, where))
+            rows.append(_read_line(line, cls, f"{path}, line {number}"))
     return rows
+
+
+def _read_line(line: bytes, cls: type[Row], where: str) -> Row:
+    try:
+        values = json.loads(line)
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise BadRecord(f"{where}: not valid JSON ({error}); was the file written to the end?") from None
+    return _to_row(cls, values, where)
 
 
 def write_jsonl(path: str | Path, rows: list) -> Path:
@@ -177,23 +185,32 @@ def exclusive(path: Path) -> Iterator[None]:
 class Ledger:
     """A growing JSON lines file of finished rows, flushed row by row; a line cut short by a kill is dropped.
 
-    Every row needs a `key`; `rows` maps keys to the rows already there.
+    Every row needs a `key`; `rows` maps keys to the rows already there. Opening one changes nothing on disk, so that
+    another process may be writing there; who appends should hold the file (`exclusive`).
     """
 
     def __init__(self, path: str | Path, cls: type):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_cut_line()
-        self.rows = {row.key: row for row in read_jsonl(self.path, cls)} if self.path.exists() else {}
-
-    def _drop_cut_line(self) -> None:
+        self.path, self.cls = Path(path), cls
+        self.rows: dict[str, object] = {}
         if self.path.exists():
             whole = self.path.read_bytes()
-            end = whole.rfind(b"\n") + 1
-            if end < len(whole):
-                os.truncate(self.path, end)
+            for number, line in enumerate(whole[: whole.rfind(b"\n") + 1].splitlines(), start=1):
+                row = _read_line(line, cls, f"{self.path}, line {number}")
+                self.rows[row.key] = row
 
     def append(self, rows: list) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(_to_line(row) for row in rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab+") as file:
+            _drop_cut_line(file)
+            file.write("".join(map(_to_line, rows)).encode())
         self.rows.update((row.key, row) for row in rows)
+
+
+def _drop_cut_line(file: BinaryIO) -> None:
+    """Cut a file back to its last whole line."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from z1lib.profile import Profile
+from z1lib.models import link_released
+from z1lib.profile import PROFILES, Profile, load_profile
 
 STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
-PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "numpy", "pandas", "math-verify", "reasoning-gym")
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas")
+VECTOR_UNITS = ("avx2", "avx512", "avx512_f", "amx_bf16", "neon", "sve")
+PACKAGES += ("math-verify", "reasoning-gym")
 
 
 class MissingArtifact(FileNotFoundError):
@@ -30,13 +34,33 @@ class MissingHardware(RuntimeError):
 
 def check_hardware(profile: Profile) -> None:
     """Raises MissingHardware, in one line, unless this machine has the GPUs the profile wants."""
-    sizes = [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in range(torch.cuda.device_count())]
-    large = [size for size in sizes if size > 0.95 * profile.gpu_memory_gib]  # a card's usable memory is a little less
-    if len(large) < profile.gpus:
+    has = _large_gpus(profile)
+    if has < profile.gpus:
+        nearest = nearest_profile(profile)
         raise MissingHardware(
             f"profile {profile.name} wants {profile.gpus} GPU(s) of {profile.gpu_memory_gib} GiB, this machine has "
-            f"{len(large)}; the default profile mini runs here: `make reproduce PROFILE=mini`"
+            f"{has}; the nearest profile that runs here is {nearest}: `make reproduce PROFILE={nearest}`"
         )
+
+
+def nearest_profile(profile: Profile) -> str:
+    """The largest profile below this one for which this machine has the GPUs; itself if none is smaller.
+
+    Profiles of several trainings, and those that train nothing, are no substitute for one that trains a model.
+    """
+    others = [load_profile(file) for file in sorted(PROFILES.glob("*.yaml"))]
+    others = [other for other in others if not other.subsets and set(other.runs) & set(other.models)]
+    fitting = [other for other in others if _size(other) < _size(profile) and _large_gpus(other) >= other.gpus]
+    return max(fitting, key=_size, default=profile).name
+
+
+def _size(profile: Profile) -> tuple[int, int, int]:
+    return profile.gpus, profile.gpu_memory_gib, profile.response_token_budget
+
+
+def _large_gpus(profile: Profile) -> int:
+    sizes = [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in range(torch.cuda.device_count())]
+    return sum(size > 0.95 * profile.gpu_memory_gib for size in sizes)  # a card's usable memory is a little less
 
 
 @dataclass
@@ -46,43 +70,81 @@ class Study:
     profile: Profile
     runs_dir: Path
     started: float = field(default_factory=time.time)
+    reads_committed: bool = False  # see `read_committed`
 
     def __post_init__(self):
         self.folder = Path(self.runs_dir) / self.profile.name
         self.models = self.folder / "models"
-        self.figures = Path(self.runs_dir).parent / "figures" / self.profile.name
+        self.committed = Path(self.runs_dir).parent / "figures" / self.profile.name
         self.models.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether not all models are here, but the repository holds this profile's artifacts: enough for 03 and 04."""
+        there = all((self.models / name).exists() for name in self.profile.models)
+        return not there and (self.committed / "artifacts").is_dir()
+
+    @property
+    def figures(self) -> Path:
+        """Where figures and tables go: committed results are not overwritten by a look at them."""
+        return self.folder / "figures" if self.reads_committed else self.committed
+
+    def read_committed(self) -> str:
+        """From here on take the committed artifacts, and leave the committed figures alone; the note that says so."""
+        self.reads_committed = True
+        notes = json.loads((self.committed / "provenance.json").read_text())
+        made = notes["stages"]["03_windowed_inference"]["commit"]
+        return (
+            f"> **No models were trained here yet.** What you see comes from the committed artifacts of profile "
+            f"`{self.profile.name}` ({self.committed / 'artifacts'}, made at commit `{made}`). `make reproduce "
+            f"PROFILE={self.profile.name}` makes your own."
+        )
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
     def need(self, name: str, stage: str) -> Path:
-        """The path of an artifact, or MissingArtifact saying that `stage` makes it."""
+        """The path of an artifact, the committed one after `read_committed`.
+
+        Raises MissingArtifact saying that `stage` makes it.
+        """
         path = self.path(name)
+        committed = self.committed / "artifacts" / f"{name}.gz"
+        if self.reads_committed and committed.exists():
+            return committed
         if not path.exists():
             make = f"make only NB={stage} PROFILE={self.profile.name}"
             raise MissingArtifact(f"{path} is missing: notebook {stage} makes it (`{make}`, or `make reproduce`)")
         return path
 
     def model(self, name: str) -> str:
-        """Where a model of the study is: the released weights the profile names, else the folder that 02 made."""
-        stage = "01_curation" if name == "base" else "02_sft"
-        return self.profile.released_models.get(name) or str(self.need(f"models/{name}", stage))
+        """The folder of a model: 01 made the base, 02 the runs; released weights are linked there when asked for.
 
-    def finish(self, stage: str, artifacts: list[str]) -> dict:
-        """Note in provenance.json when and with what `stage` was run and the hashes of what it made."""
+        Raises MissingArtifact, or ModelUnavailable where released weights cannot be had.
+        """
+        released = self.profile.released_models.get(name)
+        if released:
+            link_released(self.models / name, released)
+        return str(self.need(f"models/{name}", "01_curation" if name == "base" else "02_sft"))
+
+    def finish(self, stage: str, artifacts: list[str]) -> pd.DataFrame:
+        """Note in provenance.json when and with what `stage` was run and the hashes of what it made.
+
+        Returns the stages so far, to be shown. `seconds` are those of this time: a stage that went on from what a
+        killed one had finished took longer in all.
+        """
         file = self.path("provenance.json")
         notes = json.loads(file.read_text()) if file.exists() else {"stages": {}}
         seconds = round(time.time() - self.started, 1)
         hashes = {name: hash_path(self.path(name)) for name in artifacts}
-        notes |= {"profile": self.profile.name, "seed": self.profile.seed, **environment()}
+        notes |= {"profile": self.profile.name, "seed": self.profile.seed}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
         measured = {"seconds": seconds, "peak_memory_gib": round(peak, 2)}
-        notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes}
+        notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes, **environment()}
         unfinished = file.with_suffix(".writing")
         unfinished.write_text(json.dumps(notes, indent=1))
         os.replace(unfinished, file)
-        return notes
+        return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]
 
 
 def hash_path(path: Path) -> str:
@@ -95,19 +157,35 @@ def hash_path(path: Path) -> str:
 
 
 def commit() -> str:
-    """The commit of the code, "-dirty" if tracked files differ from it; "unknown" outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of the code, "-dirty" if tracked files differ from it; "unknown" outside a checkout.
+
+    The figures do not count: a run writes them anew.
+    """
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":!figures"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
+def processor() -> str:
+    """The processor's model and the vector units that decide how fast it trains."""
+    units = [name for name, has in torch.cpu.get_capabilities().items() if has is True and name in VECTOR_UNITS]
+    return f"{cpu_name() or platform.processor() or platform.machine()} ({', '.join(units) or 'no AVX2'})"
+
+
+def cpu_name() -> str | None:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
 def environment() -> dict:
     """Hardware and versions that numbers depend on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    hardware = {"device": device, "machine": platform.machine(), "cores": os.cpu_count()}
+    hardware = {"device": device, "processor": processor(), "machine": platform.machine(), "cores": os.cpu_count()}
     versions = {name: version(name) for name in PACKAGES}
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **versions}}
