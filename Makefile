@@ -84,11 +84,12 @@ ablation: $(READY) ## train on subsets of the data (the paper's Table 2) one aft
 publish: $(READY) ## copy summary, provenance and small artifacts of a run beside its figures
 	$(BIN)/python -m z1lib.publish $(RUN) figures/$(PROFILE)
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) ## the tests, in at most 10 minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not colab"
+	$(PYTEST) -m "not slow and not gpu and not browser and not colab"
 
 test-slow: $(READY) ## the tests that take longer
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-gpu: $(READY) ## what one GPU must show; skipped with a reason where there is none
 	$(BIN)/python -m pytest -m gpu -rs

@@ -85,7 +85,7 @@ def make_texts(seed: int = 0) -> list[tuple[str, str]]:
                 ),
             ),
             ("asserts", "\n".join(f"assert add({v}, {k}) == {v + k}" for v in values)),
-            ("counting", "\n".join(f"i = {i}" for i in range(rows))),
+            ("counting", "\n".join(f"i = {i}" for i in range(rng.choice([rows, 200])))),
             ("a refrain", f"{one} " + " ".join(f"{varied_text(rng, 60)} {one}" for _ in range(3))),
         ]
     return texts

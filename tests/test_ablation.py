@@ -83,7 +83,13 @@ def test_make_ablation_trains_decodes_and_compares_every_subset_and_does_nothing
     values = yaml.safe_load((folder / "profiles/smoke.yaml").read_text())
     values |= {"runs": {"z1": "plain"}, "subsets": {**SUBSETS, "longest": {**SUBSETS["longest"], "tokens": 1500}}}
     values["subsets"]["random"] = {**SUBSETS["random"], "tokens": 1500}
-    values |= {"models": MODELS, "windows": [8], "other_hint_windows": [], "max_problems": {}, "test_problems": {"tracing": 5}}
+    values |= {
+        "models": MODELS,
+        "windows": [8],
+        "other_hint_windows": [],
+        "max_problems": {},
+        "test_problems": {"tracing": 5},
+    }
     (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     run = make(folder, "-o", ".venv/.ready", "ablation", "ABLATION=tiny")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]

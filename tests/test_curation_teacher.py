@@ -187,8 +187,22 @@ def test_a_run_that_is_taught_asks_the_servers_of_the_profile(tmp_path, servers)
     raw = gather(profile, "z1", [], None, tmp_path)
     assert "SORT A LIST" in raw.files[0].read_text()
     assert [one.reason for one in raw.rejected] == ["missing"]
-    with pytest.raises(ValueError, match="key 'teacher': style 'taught' needs addresses under 'servers'"):
-        gather(load_profile("smoke", train_source=str(file), runs={"z1": "taught"}), "z1", [], None, tmp_path)
+
+
+def test_without_servers_vllm_teaches_in_this_process_over_the_gpus_of_a_copy(tmp_path, tiny_model, monkeypatch):
+    loaded = []
+
+    def load(name, model, **options):
+        loaded.append((name, model, options))
+        return load_engine("transformers", tiny_model)
+
+    monkeypatch.setattr("z1lib.curation.load_engine", load)
+    file = write(tmp_path, ["sort a list"])
+    asked = {**PROFILE.teacher, "max_tokens": 4, "gpus": 2}
+    profile = load_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
+    raw = gather(profile, "z1", [], None, tmp_path)
+    assert loaded == [("vllm", PROFILE.teacher["model"], {"tensor_parallel_size": 2})]
+    assert json.loads(raw.files[0].read_text())["truncated"]
 
 
 def test_the_estimate_follows_from_the_stated_rate():
@@ -216,8 +230,11 @@ def test_a_real_vllm_teaches(tmp_path):
         again, _ = teacher.teach([file], {}, ["http://127.0.0.1:8143"], profile, tmp_path / "two")
     finally:
         served.kill()
+    taught = load_profile("mini", teacher=asked, train_source=str(file), runs={"z1": "taught"})
+    here = gather(taught, "z1", [], None, tmp_path / "three").files[0]  # the same without a server
     assert not rejected
     assert first == again
+    assert [json.loads(line)["response"] for line in here.open()] == [one.response for one in first]
     assert first[1].truncated
     taught = write_jsonl(tmp_path / "taught.jsonl", first)
     curated = curate([taught], base, [], profile, tmp_path / "curation")

@@ -72,6 +72,13 @@ def test_the_iso_accuracy_ratios_of_the_papers_points():
     assert table.ratio.to_dict() == pytest.approx(printed, abs=0.005)
 
 
+def test_the_points_of_figure_1_are_the_means_at_the_largest_windows():
+    points = published.average_points(published.load("scaling"))
+    assert points.average_thinking_tokens.round().to_dict() == {"Z1-7B": 1507, "R1-Distill-Qwen-7B": 3243}
+    said = published.load("errors").set_index("id").why["thirty_percent"]
+    assert f"1,507 against 3,243 tokens, which is {1507 / 3243:.0%}" in said
+
+
 def test_table_2_has_the_intervals_of_its_sample_sizes():
     table = published.printed_ablation(published.load("data_ablation")).set_index(["benchmark", "subset"])
     half = (table.high - table.low) / 2

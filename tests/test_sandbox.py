@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from z1lib import sandbox
@@ -26,16 +27,30 @@ except SandboxUnavailable as error:
 HERE = Path(__file__).resolve()
 
 
-def processes() -> set[str]:
-    """The processes of all sandboxes on this machine: by their text, or by a user that nobody has."""
-    listed = subprocess.run(["ps", "-eo", "pid,uid,args"], capture_output=True, text=True, check=True).stdout
+def processes() -> set[int]:
+    """The processes of our sandboxes and orphans: by their text, or by a user that nobody has."""
     first_line = sandbox.INIT.splitlines()[0]
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return {pid for pid, uid, args in rows if first_line in args or int(uid) >= 1 << 20}
+    found, own = set(), {process.pid for process in psutil.Process().children(recursive=True)}
+    for process in psutil.process_iter(["pid", "ppid", "uids", "cmdline"]):
+        values = process.info
+        ours = values["pid"] in own or values["ppid"] == 1
+        if ours and (first_line in " ".join(values["cmdline"] or []) or values["uids"].real >= 1 << 20):
+            found.add(values["pid"])
+    return found
 
 
 def leftovers() -> list[str]:
     return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("z1-sandbox-")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folder_of_our_own():
+    """Other tests may run programs meanwhile."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        os.chmod(folder, 0o755)
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -261,9 +276,11 @@ def test_a_background_grandchild_dies_with_the_program():
     assert result.wall_s < 5
 
 
-@pytest.mark.parametrize("target", ["os.getppid()", "1", "-1", str(os.getpid())])
+@pytest.mark.parametrize("target", ["os.getppid()", "1", "-1", "OURS"])
 def test_other_processes_cannot_be_killed(target):
-    result = execute_code(f"import os, signal\nos.kill({target}, signal.SIGKILL)\nprint('killed')")
+    result = execute_code(
+        f"import os, signal\nOURS = {os.getpid()}\nos.kill({target}, signal.SIGKILL)\nprint('killed')"
+    )
     assert os.getpid()  # we are still here
     assert "killed" not in result.stdout or target == "-1"
 

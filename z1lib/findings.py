@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from z1lib import published
 from z1lib.analysis import curve, first_correct, hint_gain, problem_table
 from z1lib.stats import (
     Interval,
@@ -193,11 +194,20 @@ def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws
     return f"**Measured.** `{model}` against the base model, no window:\n" + "\n".join(lines)
 
 
-def say_paper(ratios: pd.DataFrame, headline: float) -> str:
-    """The paper's claim beside what its own points give (`published.recompute_ratios`, `published.HEADLINE`)."""
+def say_paper(scaling: pd.DataFrame) -> str:
+    """The paper's claim beside what its own points give."""
+    ratios, average = published.recompute_ratios(scaling), published.average_points(scaling).average_thinking_tokens
+    headline = average["Z1-7B"] / average["R1-Distill-Qwen-7B"]
     shown = ", ".join(f"{row.ratio:.0%} on {row.benchmark} (at {row.accuracy})" for row in ratios.itertuples())
     return (
         "**Recomputed from the printed points.** Thinking tokens of Z1-7B over those of R1-Distill-Qwen-7B at the "
         f"highest accuracy both reach: {shown}; of the two points that the paper's first figure sets side by side, "
         f"{headline:.0%}. The abstract says about 30%."
     )
+
+
+def say_published_errors(*names: str) -> str:
+    """Rows of the paper's error list (`published.load("errors")`), for beside the claims they touch."""
+    errors = published.load("errors").set_index("id").loc[list(names)]
+    lines = [f"* {row.where}: {row.printed}. **Holds:** {row.follows}. {row.why}" for row in errors.itertuples()]
+    return "**Does not hold as printed.**\n" + "\n".join(lines)

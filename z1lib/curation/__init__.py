@@ -16,6 +16,7 @@ from z1lib.curation.repetition import is_repetitive
 from z1lib.curation.selection import ORDERS, SUBSETS, select, select_subset
 from z1lib.curation.statistics import describe
 from z1lib.curation.teacher import teach
+from z1lib.engines import load_engine
 from z1lib.problems import BENCHMARKS, make_benchmark, reasoning_gym, tracing
 from z1lib.profile import Profile
 from z1lib.records import Problem, Trajectory, write_jsonl
@@ -94,8 +95,9 @@ def gather(profile: Profile, run: str, test: list[Problem], tokenizer: PreTraine
     """The raw rows of a run, for `curate`.
 
     The run's style says who answers: the interpreter (a style of `tracing.STYLES`), whoever made the responses that
-    the profile's `train_source` has ("released"), or the profile's teacher, through its servers ("taught"). Raises
-    ValueError for another style or a teacher without servers, and what `find_files` and `teach` raise.
+    the profile's `train_source` has ("released"), or the profile's teacher ("taught"): through its servers, or, where
+    the profile names none, on vLLM in this process, over as many GPUs as a copy of the teacher takes. Raises ValueError
+    for another style, and what `find_files`, `teach` and `load_engine` raise.
     """
     style = profile.runs[run]
     if style in tracing.STYLES:
@@ -109,9 +111,10 @@ def gather(profile: Profile, run: str, test: list[Problem], tokenizer: PreTraine
     files, names = find_files(profile.train_source)
     if style == "released":
         return Raw(files, names)
-    if not profile.teacher["servers"]:
-        raise ValueError(f"profile {profile.name}: key 'teacher': style 'taught' needs addresses under 'servers'")
-    answers, rejected = teach(files, names, profile.teacher["servers"], profile, folder / "teacher")
+    teacher = profile.teacher["servers"]
+    if not teacher:
+        teacher = load_engine("vllm", profile.teacher["model"], tensor_parallel_size=max(1, profile.teacher["gpus"]))
+    answers, rejected = teach(files, names, teacher, profile, folder / "teacher")
     return Raw([write_jsonl(folder / f"taught-{run}.jsonl", answers)], {}, rejected)
 
 

@@ -47,6 +47,8 @@ def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int
                 break
         run += 1
     letters = sum(token.isalpha() for token in tokens[-period:])
-    if letters < (4 if counters else 1) and run < LONG_RUN:  # `i = 1 i = 2` is a trace, not a sentence
+    if counters and letters < 4:  # `i = 1 i = 2` is a trace, not a sentence
+        return False
+    if not letters and run < LONG_RUN:
         return False
     return run >= max(least_tokens, least_repeats * period)
