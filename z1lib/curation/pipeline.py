@@ -153,8 +153,8 @@ def curate(
     """Run every filter of the profile over the rows of `files` (see `reader.RowReader` for their columns).
 
     The result does not depend on `workers` (None: the profile's) or on kills and reruns. Raises ValueError, with the
-    counts, if no row is left, and Busy if another process works in `folder`. `executor` is called as datatrove's
-    LocalPipelineExecutor is and must return when the pass is done.
+    counts, if no row is left, and Busy if another process works in `folder`. `executor` is one of datatrove's, or a
+    partial of one, that returns when its pass is done: Ray's does, and Slurm's with `sbatch_args={"wait": ""}`.
     """
     workers = workers or profile.curation_workers
     with exclusive(folder):
@@ -174,10 +174,7 @@ def curate(
 def stages(
     files: list[Path], tokenizer: Path, profile: Profile, work: Path, names: dict[str, str] | None = None
 ) -> list[tuple[str, list[PipelineStep], int]]:
-    """(name, datatrove steps, tasks) of every pass, each to be run when the one before is done.
-
-    On Slurm, give each to a SlurmPipelineExecutor with `depends` on the one before.
-    """
+    """(name, datatrove steps, tasks) of every pass, each to be run when the one before is done."""
     minhash = MinhashConfig(**profile.near_duplicates, norm_config=NORM, hash_config=HASH)
     signatures, buckets, clusters = str(work / "signatures"), str(work / "buckets"), str(work / "clusters")
     first = [

@@ -92,6 +92,7 @@ def teach(
     expected_tokens: int = 1159,
     evolution: str | None = None,
     shares: int = 8,
+    executor: Callable = LocalExecutor,
 ) -> tuple[list[Answer], list[Rejected]]:
     """One answer to every question of `files`, by the profile's teacher; and the rows that could not be asked.
 
@@ -99,8 +100,8 @@ def teach(
     questions are dealt into `shares`, and as many run at once as there are servers. Goes on where it was killed: an
     answer that a server gave is not asked for again, nor is a finished share of an engine. Prints the cost first, at
     `expected_tokens` an answer (the paper's mean). With an `evolution` of EVOLUTIONS, the question is put into its
-    prompt. Raises datatrove's ServerError or InferenceError when a server stays out of reach or fails; a question it
-    refuses (too long for its context) comes back as rejected.
+    prompt. `executor` as in `curate`, for servers alone. Raises datatrove's ServerError or InferenceError when a server
+    stays out of reach or fails; a question it refuses (too long for its context) comes back as rejected.
     """
     documents = list(RowReader(files, names, NEEDS, profile.train_problems)(None))
     asked = sum(not document.metadata["fault"] for document in documents)
@@ -109,9 +110,9 @@ def teach(
     work.mkdir(parents=True, exist_ok=True)
     steps = make_steps(files, names, teacher, profile, work, evolution)
     workers = min(shares, len(teacher)) if isinstance(teacher, list) else 1
-    executor = LocalExecutor(steps, tasks=shares, workers=workers, logging_dir=str(work / "logs"))
+    run = executor(steps, tasks=shares, workers=workers, logging_dir=str(work / "logs")).run
     with ThreadPoolExecutor(1) as thread:  # a notebook's own thread has an event loop already
-        thread.submit(executor.run).result()
+        thread.submit(run).result()
     return _collect(work, profile)
 
 
