@@ -110,11 +110,20 @@ def test_hidden_tests_may_hold_nothing_but_text():
 
 def test_bigcodebench_hard(stored):
     test = "import unittest\nclass TestCases(unittest.TestCase):\n    def test(self): self.assertEqual(task_func(2), 4)"
-    row = {"task_id": "BigCodeBench/1", "instruct_prompt": "Double it.", "test": test, "entry_point": "task_func"}
+    row = {"task_id": "BigCodeBench/1", "instruct_prompt": "Double it.", "test": test, "libs": "['math']"}
     stored(bigcodebench, [row])
     [problem] = bigcodebench.make_problems()
     assert passes_tests("def task_func(x): return 2 * x", problem.reference) is None
     assert passes_tests("def task_func(x): return x", problem.reference) == "wrong"
+
+
+def test_the_libraries_of_bigcodebench_must_be_installed(stored):
+    row = {"task_id": "BigCodeBench/1", "instruct_prompt": "", "test": ""}
+    stored(bigcodebench, [{**row, "libs": "['math', 'nosuchlibrary']"}, {**row, "libs": "['norsuch']"}])
+    with pytest.raises(SourceUnavailable, match="its tasks import norsuch, nosuchlibrary, not installed.*bigcodebench"):
+        bigcodebench.make_problems()
+    with pytest.raises(SourceUnavailable, match="import nosuchlibrary, not"):
+        bigcodebench.make_problems(1)
 
 
 def test_humaneval_has_164_problems_that_name_their_function():

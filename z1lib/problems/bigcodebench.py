@@ -1,12 +1,14 @@
 """BigCodeBench-Hard, Instruct: 148 tasks that use many libraries, each with a unittest class (arXiv 2406.15877).
 
-The tests patch the answer's module, so they share a process with it (`grading.passes_tests`), and they need the
-libraries of the tasks to be installed.
+The tests patch the answer's module, so they share a process with it (`grading.passes_tests`). Without the libraries of
+the tasks right answers would crash, so they must be there before anything is decoded.
 """
 
 import json
+from ast import literal_eval
+from importlib.util import find_spec
 
-from z1lib.problems.hub import read_rows
+from z1lib.problems.hub import SourceUnavailable, read_rows
 from z1lib.records import Problem
 
 REPOSITORY, REVISION = "bigcode/bigcodebench-hard", "298d2cc7b96612e15e47313c3603ee124cee0c1f"
@@ -14,17 +16,22 @@ FILE = "data/v0.1.4-00000-of-00001.parquet"
 
 
 def make_problems(count: int | None = None, revision: str = REVISION) -> list[Problem]:
-    """The first `count` tasks in their Instruct form, all for None."""
-    rows = read_rows(REPOSITORY, revision, FILE, {"task_id", "instruct_prompt", "test", "entry_point"})
-    problems = [
-        Problem(
-            row["task_id"],
-            row["instruct_prompt"],
-            "code",
-            json.dumps({"unittest": row["test"]}),
-            0,
-            "bigcodebench_hard",
+    """The first `count` tasks in their Instruct form, all for None.
+
+    Raises SourceUnavailable naming the libraries of these tasks that are not installed.
+    """
+    rows = list(read_rows(REPOSITORY, revision, FILE, {"task_id", "instruct_prompt", "test", "libs"}))[:count]
+    libraries = {library for row in rows for library in literal_eval(row["libs"])}
+    if missing := sorted(library for library in libraries if find_spec(library) is None):
+        raise SourceUnavailable(
+            f"bigcodebench_hard: its tasks import {', '.join(missing)}, not installed here: `pip install -e "
+            "'.[bigcodebench]'`, or leave the set out of the profile's `test_problems`"
         )
+    return [
+        Problem(row["task_id"], row["instruct_prompt"], "code", unittest_of(row), 0, "bigcodebench_hard")
         for row in rows
     ]
-    return problems[:count]
+
+
+def unittest_of(row: dict) -> str:
+    return json.dumps({"unittest": row["test"]})
