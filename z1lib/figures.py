@@ -275,10 +275,12 @@ def published_scaling(scaling: pd.DataFrame) -> Figure:
             axis.plot(rows.average_thinking_tokens, rows.pass_at_1, marker=marker, label=model)
         title = f"{BENCHMARKS[benchmark]} (n={published.SIZES[benchmark]})"
         axis.set(xlabel="average thinking tokens, as printed", ylabel="pass@1 (%), as printed", title=title)
-    for (model, row), marker in zip(published.average_points(scaling).iterrows(), "os"):
+    average = published.average_points(scaling)
+    for (model, row), marker in zip(average.iterrows(), "os"):
         axes[3].plot(row.average_thinking_tokens, row.pass_at_1, marker=marker, linestyle="", label=model)
-    axes[3].set(xlabel="average thinking tokens, recomputed", ylabel="pass@1 (%), recomputed", xlim=(0, None),
-                ylim=(0, 100), title="mean of the three, largest window")  # fmt: skip
+    axes[3].set(xlabel="average thinking tokens, recomputed", ylabel="pass@1 (%), recomputed",
+                xlim=(0, 1.2 * average.average_thinking_tokens.max()), ylim=(0, 100),
+                title="mean of the three, largest window")  # fmt: skip
     axes[0].legend(fontsize=8)
     return figure
 
