@@ -301,7 +301,7 @@ def p_value(model, ids: list[int], drawn: list[int], temperature: float = 1.0) -
 def test_samples_are_drawn_from_the_models_own_probabilities(engine, model, swept):
     """The first token of the trace, and of the answer behind the likeliest trace, by the sweep and by `generate`."""
     prompt = engine.tokenizer("Once upon a time, in a small town, there was a")["input_ids"]
-    sampling = {"n": 1500, "temperature": 1.0, "seed": 3}
+    sampling = {"n": 800, "temperature": 1.0, "seed": 3}
     if swept:
         [rows] = window_sweep(engine, [prompt], [1, 2], max_answer_tokens=1, **sampling)[1]
     else:

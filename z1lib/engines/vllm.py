@@ -52,6 +52,8 @@ class VllmEngine:
             raise ValueError("speculative decoding and policies do not go together (see engines/vllm_plugin.py)")
         if current_platform.is_cpu():
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; vLLM asks for it
+            # vLLM takes back the noise of a seeded request whose prompt it has cut, which torch cannot on a CPU.
+            options.setdefault("enable_chunked_prefill", False)
         if dtype is None:  # vLLM's "auto" would make bfloat16 of float32
             dtype = str(AutoConfig.from_pretrained(model).get_text_config().dtype).removeprefix("torch.")
         self.llm = LLM(model=str(model), dtype=dtype, **{"disable_log_stats": True, **options})
