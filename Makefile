@@ -88,8 +88,8 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) ## the tests, in at most 10 minutes
 	$(PYTEST) -m "not slow and not gpu and not browser and not colab"
 
-test-slow: $(READY) ## the tests that take longer
-	$(PYTEST) -m slow
+test-slow: $(READY) ## the tests that take longer, 20 minutes in all (ONLY="..." as pytest's -k)
+	$(PYTEST) -m slow $(if $(ONLY),-k "$(ONLY)")
 
 test-gpu: $(READY) ## what one GPU must show; skipped with a reason where there is none
 	$(BIN)/python -m pytest -m gpu -rs
