@@ -6,7 +6,6 @@ Needs the extra `browser` and Chromium on the PATH (Debian: `apt install chromiu
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -14,18 +13,14 @@ import urllib.request
 import pytest
 from test_notebooks import ROOT, clone_project, environment_of
 
+from z1lib.engines.serving import free_port
+
 playwright = pytest.importorskip("playwright.sync_api", reason="`pip install -e '.[browser]'` brings playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH: `apt install chromium`"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start(command: list[str], url: str, **options):

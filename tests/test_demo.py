@@ -7,7 +7,7 @@ import gradio
 import pytest
 from conftest import ScriptedEngine, write
 
-from z1lib.demo import MOST_CHARACTERS, POLICIES, build, make_policy, think
+from z1lib.demo import MOST_CHARACTERS, POLICIES, build, policy_named, think
 from z1lib.window import BudgetForcing, ShiftedWindow
 
 ENGINE = ScriptedEngine(write("a" * 60))
@@ -40,7 +40,7 @@ def test_two_policies_stream_side_by_side_and_the_hint_is_seen():
 
 
 def test_two_policies_of_the_same_name_are_possible():
-    left, right = list(think(watched(ENGINE), "what?", 8, "h", POLICIES[0], POLICIES[0]))[-1]
+    left, right = list(think(watched(ENGINE), "what?", 8, "h", "shifted window", "shifted window"))[-1]
     assert left == right
 
 
@@ -50,15 +50,15 @@ def test_two_policies_of_the_same_name_are_possible():
 )
 def test_input_out_of_bounds_is_refused_before_anything_is_decoded(problem, window, hint):
     with pytest.raises(gradio.Error):
-        next(think(None, problem, window, hint, POLICIES[0], POLICIES[1]))
+        next(think(None, problem, window, hint, "shifted window", "budget forcing"))
 
 
 def test_every_policy_on_the_page_can_be_made():
-    made = [make_policy(name, 8, "h") for name in POLICIES]
+    made = [policy_named(name, 8, "h") for name in POLICIES]
     assert isinstance(made[0], ShiftedWindow)
     assert isinstance(made[1], BudgetForcing)
     with pytest.raises(ValueError, match="no policy 'magic'"):
-        make_policy("magic", 8, "h")
+        policy_named("magic", 8, "h")
 
 
 def test_the_page_queues_and_decodes_one_at_a_time():

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from z1lib import analysis, figures
+from z1lib.findings import verdict
 from z1lib.profile import Profile, load_profile
-from z1lib.records import Completion, Grade, Problem, Trajectory, read_jsonl
+from z1lib.records import ARTIFACTS, Trajectory, read_jsonl
 from z1lib.sft_data import training_runs
-from z1lib.stats import BadAnalysis, bootstrap_two_levels, percentile_interval
+from z1lib.stats import BadAnalysis, Interval, bootstrap_two_levels, percentile_interval
 
 
 def subset_values(frame: pd.DataFrame, profile: Profile, column: str) -> np.ndarray:
@@ -61,19 +62,17 @@ def say_subsets(table: pd.DataFrame) -> str:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         first = rows.iloc[0]
         for row in rows.iloc[1:].itertuples():
-            sure = row.minus_first_low > 0 or row.minus_first_high < 0
-            verdict = ("better" if row.minus_first > 0 else "worse") if sure else "not shown to differ"
+            gain = Interval(row.minus_first, row.minus_first_low, row.minus_first_high)
             lines.append(
                 f"* {benchmark} (n = {row.n}), `{row.subset}` minus `{first.subset}`: {row.minus_first:+.2f} "
-                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}]: {verdict}."
+                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}]: {verdict(gain)}."
             )
     return "**Measured.** Accuracy at the widest window, paired by problem.\n" + "\n".join(lines)
 
 
 def main(run: Path, folder: Path) -> None:
     profile = load_profile(run.name)
-    names = {"problems": Problem, "completions": Completion, "grades": Grade}
-    frame = analysis.join(*(read_jsonl(run / f"{name}.jsonl", cls) for name, cls in names.items()))
+    frame = analysis.join(*(read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()))
     table = compare_subsets(frame, read_jsonl(run / "sft.jsonl", Trajectory), profile)
     figures.save_figure(figures.accuracy_by_subset(table), folder, "accuracy_by_subset", profile)
     analysis.summarise(frame).to_csv(folder / "summary.csv", index=False, float_format="%.4f")

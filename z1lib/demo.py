@@ -12,25 +12,24 @@ import gradio
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import Engine, load_engine
 from z1lib.explorer import show_trace
-from z1lib.inference import stream
+from z1lib.inference import make_policy, stream
 from z1lib.window import HINT, BudgetForcing, Policy, ShiftedWindow, Truncation, Unbounded
 
 MOST_CHARACTERS, MOST_TOKENS, ANSWER = 2000, 512, 48
-POLICIES = ["shifted window", "budget forcing", "cut at the window", "left alone"]
+POLICIES = {
+    "shifted window": ShiftedWindow,
+    "budget forcing": BudgetForcing,
+    "cut at the window": Truncation,
+    "left alone": Unbounded,
+}
 EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
 
 
-def make_policy(name: str, window: int, hint: str) -> Policy:
+def policy_named(name: str, window: int, hint: str) -> Policy:
     """The policy of that name on the page. Raises ValueError for one that is not there."""
-    policies = {
-        "shifted window": lambda: ShiftedWindow(window, hint=hint, max_answer_tokens=ANSWER),
-        "budget forcing": lambda: BudgetForcing(window, hint=hint, max_answer_tokens=ANSWER),
-        "cut at the window": lambda: Truncation(window),
-        "left alone": lambda: Unbounded(MOST_TOKENS),
-    }
-    if name not in policies:
-        raise ValueError(f"no policy {name!r}; there are {POLICIES}")
-    return policies[name]()
+    if name not in POLICIES:
+        raise ValueError(f"no policy {name!r}; there are {list(POLICIES)}")
+    return make_policy(POLICIES[name], MOST_TOKENS if name == "left alone" else window, hint, ANSWER)
 
 
 def think(engine: Engine, problem: str, window: int, hint: str, left: str, right: str) -> Iterator[tuple[str, str]]:
@@ -42,7 +41,7 @@ def think(engine: Engine, problem: str, window: int, hint: str, left: str, right
     if not 0 <= int(window) <= MOST_TOKENS:
         raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
     prompt = encode_prompt(engine.tokenizer, conversation(problem, ""))
-    policies = [make_policy(name, int(window), hint) for name in (left, right)]
+    policies = [policy_named(name, int(window), hint) for name in (left, right)]
     for completions in stream(engine, prompt, policies):
         yield tuple(show_trace(row, hint) for row in completions)
 
@@ -57,7 +56,9 @@ def build(engine: Engine) -> gradio.Blocks:
         window = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
         hint = gradio.Textbox(HINT, label="hint", lines=3)
         with gradio.Row():
-            names = [gradio.Dropdown(POLICIES, value=name, label="policy") for name in (POLICIES[0], POLICIES[3])]
+            names = [
+                gradio.Dropdown(list(POLICIES), value=name, label="policy") for name in ("shifted window", "left alone")
+            ]
         button = gradio.Button("think", variant="primary")
         with gradio.Row():
             pages = [gradio.HTML(label=name, elem_id=f"page-{i}") for i, name in enumerate(("left", "right"))]

@@ -133,11 +133,10 @@ def say_hints(table: pd.DataFrame) -> str:
     lines = []
     for row in table[table.hint != "shifted_window"].itertuples():
         name = "no hint at all" if row.hint == "truncation" else f"`{row.hint.removeprefix('hint: ')}`"
-        verdict = _verdict(row.gain, row.p)
         lines.append(
             f"* window {row.window}, {name}: {row.gain} against the paper's hint, p = {row.p:.3f} (McNemar, "
             f"Holm-corrected"
-            f"), on {row.n} problems: {verdict}."
+            f"), on {row.n} problems: {verdict(row.gain, row.p)}."
         )
     return "**Measured.**\n" + "\n".join(lines)
 
@@ -159,21 +158,22 @@ def say_ratio(ratio: Interval, accuracy: float, model: str, rival: str) -> str:
     if ratio.estimate is None or ratio.low is None:
         return f"**Measured.** An accuracy of {accuracy:.2f} is not reached by both `{model}` and `{rival}`."
     if ratio.high < 1:
-        verdict = f"`{model}` needs fewer thinking tokens"
+        needs = f"`{model}` needs fewer thinking tokens"
     elif ratio.low > 1:
-        verdict = f"`{model}` needs more thinking tokens"
+        needs = f"`{model}` needs more thinking tokens"
     else:
-        verdict = "the interval holds 1, so neither is shown to need fewer"
+        needs = "the interval holds 1, so neither is shown to need fewer"
     return (
         f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `{model}` thinks "
         f"{ratio} times as many "
-        f"tokens as `{rival}`: {verdict}. In {ratio.undefined:.0%} of the bootstrap draws one of the two "
+        f"tokens as `{rival}`: {needs}. In {ratio.undefined:.0%} of the bootstrap draws one of the two "
         f"does not reach "
         "it."
     )
 
 
-def _verdict(gain: Interval, p: float) -> str:
+def verdict(gain: Interval, p: float = float("nan")) -> str:
+    """Which way a difference goes, if it is more than chance (`stats.is_shown`)."""
     if not is_shown(gain, p):
         return "not shown to differ"
     return "better" if gain.estimate > 0 else "worse"
@@ -190,7 +190,7 @@ def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws
     for name, pair, p in zip(problem_sets, pairs, paired_tests(pairs)):
         gain = paired_bootstrap(*pair, draws, seed)
         test = "" if np.isnan(p) else f", p = {p:.3f} (McNemar, Holm-corrected)"
-        lines.append(f"* {name}: tuned minus base {gain}{test} on {len(pair[0])} problems: {_verdict(gain, p)}.")
+        lines.append(f"* {name}: tuned minus base {gain}{test} on {len(pair[0])} problems: {verdict(gain, p)}.")
     return f"**Measured.** `{model}` against the base model, no window:\n" + "\n".join(lines)
 
 

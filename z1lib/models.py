@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2Tokenizer,
@@ -45,11 +46,17 @@ def save_base_model(folder: Path, model: str, revision: str | None, package: str
         loaded, tokenizer = _load_gguf(*package.split(":"))
     else:
         loaded, tokenizer = _load_hub(model, revision, package)
+    return save_whole(folder, loaded, tokenizer, {SOURCE: source})
+
+
+def save_whole(folder: Path, model: PreTrainedModel, tokenizer, notes: dict[str, str]) -> Path:
+    """Save a model with its tokenizer and text files, in the place of what is there; the folder is whole or absent."""
     writing = folder.with_name(folder.name + ".writing")
-    loaded.save_pretrained(writing)
+    model.save_pretrained(writing)
     tokenizer.save_pretrained(writing)
-    (writing / SOURCE).write_text(source)
-    remove_model(folder)  # of another source
+    for name, text in notes.items():
+        (writing / name).write_text(text)
+    remove_model(folder)
     writing.rename(folder)
     return folder
 
@@ -153,8 +160,13 @@ def fingerprint(model: str | Path) -> str:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise ValueError(f"{folder} holds no weights (*.safetensors or pytorch_model*.bin)")
+    return hash_files(files)[:16]
+
+
+def hash_files(files: list[Path]) -> str:
+    """One sha256 of files, in their order."""
     digest = hashlib.sha256()
     for file in files:
-        with open(file, "rb") as weights:
-            digest.update(hashlib.file_digest(weights, "sha256").digest())
-    return digest.hexdigest()[:16]
+        with open(file, "rb") as data:
+            digest.update(hashlib.file_digest(data, "sha256").digest())
+    return digest.hexdigest()

@@ -14,9 +14,8 @@ import pandas as pd
 
 from z1lib import analysis, findings
 from z1lib.profile import load_profile
-from z1lib.records import Completion, Grade, Problem, read_jsonl
+from z1lib.records import ARTIFACTS, read_jsonl
 
-ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
 MOST_BYTES = 5_000_000
 README_BLOCK = re.compile(r"(<!-- results: written by `make publish` -->\n).*(<!-- end of results -->)", re.S)
 

@@ -96,6 +96,10 @@ class Grade:
     sandbox: str = ""  # the isolation a program ran in (sandbox.py)
 
 
+# What notebooks 01 and 03 leave for the analysis: <name>.jsonl and its rows.
+ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
+
+
 def _to_row(cls: type[Row], values: object, where: str) -> Row:
     if not isinstance(values, dict):
         raise BadRecord(f"{where}: expected a JSON object, got {type(values).__name__}")
@@ -145,16 +149,22 @@ def _read_line(line: bytes, cls: type[Row], where: str) -> Row:
     return _to_row(cls, values, where)
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes `path` when the block has ended without an error."""
+    unfinished = path.with_name(path.name + ".writing")
+    yield unfinished
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
 def write_jsonl(path: str | Path, rows: list) -> Path:
     """Write dataclass rows as JSON lines; the file appears under its name only when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".writing")
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         file.writelines(_to_line(row) for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
     return path
 
 

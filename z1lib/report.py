@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 
+from z1lib.records import written_whole
+
 # The notebook's plain body has no style of its own; wide tables and pictures must not push a narrow page sideways.
 PAGE = """<!doctype html>
 <html lang="en">
@@ -46,9 +48,8 @@ def make_report(notebook: Path, report: Path) -> Path:
     title = node.cells[0].source.splitlines()[0]
     node.cells[0].source = title  # without the badge, a picture from elsewhere
     body, _ = exporter.from_notebook_node(node)
-    unfinished = report.with_suffix(".writing")
-    unfinished.write_text(PAGE.format(title=title.lstrip("# "), body=body), encoding="utf-8")
-    unfinished.rename(report)
+    with written_whole(report) as unfinished:
+        unfinished.write_text(PAGE.format(title=title.lstrip("# "), body=body), encoding="utf-8")
     return report
 
 

@@ -14,7 +14,7 @@ from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
 from z1lib.model_card import write_card
-from z1lib.models import fingerprint, remove_model
+from z1lib.models import fingerprint, save_whole
 from z1lib.profile import Profile
 from z1lib.progress import Progress
 from z1lib.records import Trajectory, exclusive
@@ -127,7 +127,9 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
         model = gather_model(trainer, AutoConfig.from_pretrained(base).dtype or torch.float32)
         if writes:
             training = {"recipe": recipe, "log": trainer.state.log_history}
-            _save(model, trainer, output, training, write_card(output.name, rows, base, profile, training))
+            card = write_card(output.name, rows, base, profile, training)
+            notes = {"training.json": json.dumps(training), "README.md": card}
+            save_whole(output, model, trainer.processing_class, notes)
             shutil.rmtree(checkpoints, ignore_errors=True)
     return trainer.state.log_history
 
@@ -212,13 +214,3 @@ def read_training(output: Path) -> dict:
     """{"recipe", "log"} of a trained model, empty if there is none."""
     file = output / "training.json"
     return json.loads(file.read_text()) if file.exists() else {}
-
-
-def _save(model: PreTrainedModel, trainer: SFTTrainer, output: Path, training: dict, card: str) -> None:
-    writing = output.with_name(output.name + ".writing")
-    model.save_pretrained(writing)
-    trainer.processing_class.save_pretrained(writing)
-    (writing / "training.json").write_text(json.dumps(training))
-    (writing / "README.md").write_text(card)
-    remove_model(output)  # trained on other data or by another recipe, or a link to released weights
-    writing.rename(output)

@@ -1,6 +1,5 @@
 """One run of the study on disk: `runs/<profile>/`, what each stage needs from the one before, and its provenance."""
 
-import hashlib
 import json
 import os
 import platform
@@ -15,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from z1lib.models import link_released
+from z1lib.models import hash_files, link_released
 from z1lib.profile import PROFILES, Profile, load_profile
+from z1lib.records import written_whole
 
 STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas")
@@ -141,19 +141,14 @@ class Study:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
         measured = {"seconds": seconds, "peak_memory_gib": round(peak, 2)}
         notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes, **environment()}
-        unfinished = file.with_suffix(".writing")
-        unfinished.write_text(json.dumps(notes, indent=1))
-        os.replace(unfinished, file)
+        with written_whole(file) as unfinished:
+            unfinished.write_text(json.dumps(notes, indent=1))
         return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]
 
 
 def hash_path(path: Path) -> str:
     """sha256 of a file, or of the weight files in a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
-        with open(file, "rb") as data:
-            digest.update(hashlib.file_digest(data, "sha256").digest())
-    return digest.hexdigest()
+    return hash_files(sorted(path.glob("*.safetensors")) if path.is_dir() else [path])
 
 
 def commit() -> str:

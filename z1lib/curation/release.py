@@ -5,9 +5,7 @@ outside the machine.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +14,7 @@ from huggingface_hub import HfApi
 from z1lib.curation.pipeline import Curated, Row
 from z1lib.curation.statistics import complexity, describe, length_bin
 from z1lib.profile import Profile
-from z1lib.records import Trajectory
+from z1lib.records import Trajectory, written_whole
 from z1lib.study import commit
 
 PARQUET, CARD = "sft.parquet", "DATASET_CARD.md"
@@ -55,16 +53,11 @@ def write_release(
 ) -> pd.DataFrame:
     """Write the chosen examples and their card into a run's folder, each whole or absent; returns the table."""
     table = make_table(chosen, {run: result.rows for run, result in curated.items()})
-    _finish(folder / PARQUET, lambda path: table.to_parquet(path, index=False))
-    card = make_card(profile, chosen, curated)
-    _finish(folder / CARD, lambda path: path.write_text(card, encoding="utf-8"))
+    with written_whole(folder / PARQUET) as unfinished:
+        table.to_parquet(unfinished, index=False)
+    with written_whole(folder / CARD) as unfinished:
+        unfinished.write_text(make_card(profile, chosen, curated), encoding="utf-8")
     return table
-
-
-def _finish(path: Path, write: Callable[[Path], object]) -> None:
-    writing = path.with_name(path.name + ".writing")
-    write(writing)
-    os.replace(writing, path)
 
 
 def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated]) -> str:

@@ -27,7 +27,7 @@ def serve(model: str, **options: str | int | float | bool) -> tuple[str, Callabl
     `options` are those of `vllm serve` with underscores (`data_parallel_size=8`); True is a flag without a value.
     Returns when it answers, however long the weights take to load; raises ServerFailed if it ends before.
     """
-    port = _free_port()
+    port = free_port()
     log = Path(tempfile.mkstemp(prefix="vllm-serve-", suffix=".log")[1])
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
     command += ["--host", "127.0.0.1", "--port", str(port), *_flags(options)]
@@ -63,7 +63,7 @@ def _flags(options: dict) -> list[str]:
     return flags
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -28,10 +28,13 @@ def make_problems(count: int | None = None, revision: str = REVISION) -> list[Pr
             "'.[bigcodebench]'`, or leave the set out of the profile's `test_problems`"
         )
     return [
-        Problem(row["task_id"], row["instruct_prompt"], "code", unittest_of(row), 0, "bigcodebench_hard")
+        Problem(
+            id=row["task_id"],
+            prompt=row["instruct_prompt"],
+            kind="code",
+            reference=json.dumps({"unittest": row["test"]}),
+            level=0,
+            source="bigcodebench_hard",
+        )
         for row in rows
     ]
-
-
-def unittest_of(row: dict) -> str:
-    return json.dumps({"unittest": row["test"]})
