@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +69,27 @@ def test_two_writers_do_not_meet(tmp_path):
         pass
     with exclusive(tmp_path / "x"):
         pass
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from z1lib.records import exclusive
+with exclusive(Path(sys.argv[1])):
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_no_lock_with_the_child_it_forked(tmp_path):
+    """datatrove's executor forks one that outlives a kill of its parent."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "x")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        child = int(holder.stdout.readline())
+        with pytest.raises(Busy, match=f"by process {holder.pid}"), exclusive(tmp_path / "x"):
+            pass
+        holder.kill()
+        holder.wait()
+        with exclusive(tmp_path / "x"):
+            os.kill(child, signal.SIGKILL)  # it was there until now

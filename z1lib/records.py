@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TextIO, TypeVar
 
 Row = TypeVar("Row")
 
@@ -176,6 +176,10 @@ class Busy(RuntimeError):
     """Another process is writing there; the message says which."""
 
 
+_locks: set[TextIO] = set()  # a forked child lets go of them: it may outlive the holder
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold `path` for this process alone; raises Busy if another has it. The lock goes when its holder dies."""
@@ -189,7 +193,12 @@ def exclusive(path: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        _locks.add(lock)
+        try:
+            yield
+        finally:
+            _locks.discard(lock)
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 class Ledger:
