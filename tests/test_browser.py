@@ -58,7 +58,8 @@ def lab(tmp_path_factory) -> str:
     port = free_port()
     command = [".venv/bin/jupyter", "lab", "--notebook-dir=notebooks", "--no-browser", f"--port={port}"]
     command += ["--IdentityProvider.token=", "--allow-root", "--ServerApp.open_browser=False"]
-    environment = {**environment_of(folder), "JUPYTERLAB_SETTINGS_DIR": str(settings)}
+    own = {"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces")}
+    environment = {**environment_of(folder), **own}
     process = start(command, f"http://127.0.0.1:{port}/api", cwd=folder, env=environment)
     yield f"http://127.0.0.1:{port}/lab/tree"
     os.killpg(process.pid, 9)
@@ -66,7 +67,7 @@ def lab(tmp_path_factory) -> str:
 
 def run_all(page, url: str, cells: int) -> None:
     """Open a notebook, run all its cells, wait until the last has run."""
-    page.goto(url)
+    page.goto(f"{url}?reset")  # else JupyterLab opens the notebooks of the last test again
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector("[data-status=idle]", timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
