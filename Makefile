@@ -50,9 +50,8 @@ only: $(READY) ## run one notebook again: make only NB=04_analysis
 	$(MAKE) --no-print-directory -o $(READY) $(patsubst %,-o $(RUN)/%.ipynb,$(filter-out $(NB),$(STAGES))) $(RUN)/$(NB).ipynb $(if $(filter 04_analysis,$(NB)),$(RUN)/report.html)
 
 # A stage runs again when its notebook, its profile (or the one that is like), its modules or the stage before it is
-# newer. profile.py and
-# records.py are left out on purpose: an edit there should not train everything anew. Inside a stage, finished
-# checkpoints and rows are kept by content, so running it again repeats nothing whose inputs are the same.
+# newer. profile.py and records.py are left out on purpose: an edit there should not train everything anew. Inside a
+# stage, finished checkpoints and rows are kept by content, so running it again repeats nothing whose inputs are the same.
 $(RUN)/01_curation.ipynb: $(wildcard z1lib/curation/*.py z1lib/problems/*.py) $(PROFILE:%=profiles/%.yaml) $(LIKE:%=profiles/%.yaml)
 $(RUN)/02_sft.ipynb: $(addprefix z1lib/,sft.py sft_data.py chat.py models.py) $(RUN)/01_curation.ipynb
 $(RUN)/03_windowed_inference.ipynb: $(addprefix z1lib/,window.py inference.py sweep.py grading.py $(ENGINES)) $(RUN)/02_sft.ipynb
@@ -109,6 +108,7 @@ bench: ## one pass against two, sweep, graders, bootstrap, curation, fine-tuning
 	$(BIN)/python benchmarks/bootstrap.py
 	$(BIN)/python benchmarks/curation.py
 	$(BIN)/python benchmarks/sft.py
+	$(BIN)/python benchmarks/readme.py
 
 lint: $(READY) ## ruff, and notebooks without outputs
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from paired import write_table
 from scipy.stats import bootstrap
 
 from z1lib.stats import bootstrap_means
@@ -50,9 +50,7 @@ def main() -> None:
     apart = np.abs(intervals["bootstrap_means"] - intervals["scipy.stats.bootstrap"]).max()
     size = {"problems": PROBLEMS, "policies": POLICIES, "draws": DRAWS}
     rows = [{"way": name, **size, "median s": np.median(taken)} for name, taken in seconds.items()]
-    frame = pd.DataFrame(rows).assign(**{"ends apart at most": apart})
-    frame.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4f")
-    print(frame.to_markdown(index=False))
+    write_table([{**row, "ends apart at most": apart} for row in rows], Path(__file__))
 
 
 if __name__ == "__main__":

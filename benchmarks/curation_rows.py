@@ -1,7 +1,8 @@
 """Rows of the released data set's shape, made by us, with faults planted in known places.
 
 Lengths: log-normal with a spread of 0.75, which gives both the longest 33K and the shortest 90K rows of the paper's
-Table 2 their printed means; shortest 25 and longest 8,169 tokens, 1,159 in the mean. Text: sentences of words drawn by
+Table 2 their printed means; aimed at a shortest of 25, a longest of 8,169 and a mean of 1,159 tokens (the benchmark
+prints what came out). Text: sentences of words drawn by
 Zipf's law, and pieces of the standard library's code.
 """
 
@@ -73,7 +74,7 @@ class Writer:
             " ".join([one] * many),
             " ".join([one, two] * many),
             "\n".join(f"Step {i}: {one}" for i in range(3, 3 + many)),
-            " ".join([one] * many)[: -len(one) // 2],
+            f"{' '.join([one] * many)} {two}",
         ]
         return f"{self.prose(max(20, tokens // 2))}\n{loops[kind % 4]}"
 
@@ -118,9 +119,13 @@ class Rows:
         return {"id": name, "question": question, "response": response}
 
     def overlap(self, number: int, question: str) -> str:
-        """A test problem in capitals, or thirty words of one in the middle of a question, without its signs."""
-        prompt = self.problems[len(self.planted["overlap"]) % len(self.problems)].prompt
-        if number % 2:
+        """A test problem in capitals, or thirty words of one in the middle of a question, without its signs.
+
+        Whole at most once: twice would be a near-duplicate.
+        """
+        before = len(self.planted["overlap"])
+        prompt = self.problems[before % len(self.problems)].prompt
+        if number % 2 and before < len(self.problems):
             return prompt.upper()
         words = re.findall(r"\w+", prompt.split("```python")[1])
         half = len(question) // 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 from math_verify import parse, verify
+from paired import write_table
 
 from z1lib.grading import is_equivalent
 
@@ -33,9 +34,7 @@ def main() -> None:
             {"judge": name, "pairs": len(pairs), **errors, "wrong": (missed + taken) / len(pairs), "s": seconds}
         )
         print(pairs[pairs[name] != truth][["answer", "reference", "equal", name]].to_string(), end="\n\n")
-    frame = pd.DataFrame(rows)
-    frame.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4f")
-    print(frame.round(3).to_markdown(index=False))
+    write_table(rows, Path(__file__))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Paired timings: two ways to the same result, taken in turns in one process, and what the pairs say."""
+"""Paired timings: two ways to the same result, taken in turns in one process, what the pairs say, and their table."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
+
+from z1lib.study import commit, processor
 
 
 @dataclass
@@ -62,3 +66,11 @@ def price_tokens(ways: list[Way]) -> np.ndarray:
     """Seconds a prefilled and a decoded token took, by least squares over the median times of these ways."""
     tokens = np.array([way.tokens for way in ways], dtype=float)
     return nnls(tokens, np.array([np.median(way.seconds) for way in ways]))[0]
+
+
+def write_table(rows: list[dict], file: Path) -> pd.DataFrame:
+    """Write the table beside the script as CSV, with the commit and the processor it was measured on; show it."""
+    frame = pd.DataFrame(rows).assign(commit=commit(), processor=processor())
+    frame.to_csv(file.with_suffix(".csv"), index=False, float_format="%.4f")
+    print(frame.round(3).to_markdown(index=False), flush=True)
+    return frame

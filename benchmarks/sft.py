@@ -8,6 +8,7 @@ is left between that row and ours is ours (order by length, and scores for respo
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset
+from paired import write_table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -30,6 +32,7 @@ from z1lib.profile import load_profile
 
 WAYS = {"ours": "ours", "trl": "TRL, default arguments", "trl_same_flags": "TRL, the same flags"}
 HELD_OUT = 24
+LEAST_SPEED_UP = 1.8
 
 
 def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
@@ -70,6 +73,14 @@ def held_out_loss(model, examples: list[dict]) -> float:
     return total / count
 
 
+def peak_bytes() -> int:
+    """The most this process has held. Linux counts the process that forked it in `ru_maxrss` too, so not that one."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+
+
 def run_one(way: str, base: Path, count: int, seed: int) -> dict:
     """Train once and return what it took; the time is that of `train()`, without loading and saving."""
     profile = replace(load_profile("mini"), seed=seed)
@@ -83,7 +94,7 @@ def run_one(way: str, base: Path, count: int, seed: int) -> dict:
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the held-out loss
+    peak = peak_bytes()  # before the held-out loss
     loss = held_out_loss(trainer.model, sft_data.tokenize_rows(held_out, tokenizer, profile))
     tokens = sum(row.token_count for row in rows)
     measured = {"response_tokens_per_second": tokens / seconds, "seconds": seconds, "held_out_loss": loss}
@@ -129,8 +140,21 @@ def main() -> None:
     turns = [(way, seed) for seed in range(options.seeds) for way in WAYS]
     frame = pd.DataFrame([run_in_a_process(way, base, options.examples, seed) for way, seed in turns])
     table = summarise(frame)
-    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.3f")
-    print(table.round(2).to_markdown(index=False))
+    write_table(table.to_dict("records"), Path(__file__))
+    print_verdicts(table.set_index("way"))
+
+
+def print_verdicts(table: pd.DataFrame) -> None:
+    """The bounds it should keep: speed, the same final loss within the noise of the seeds, the estimate of memory."""
+    ours, default = table.loc[WAYS["ours"]], table.loc[WAYS["trl"]]
+    apart, noise = abs(ours["held-out loss"] - default["held-out loss"]), table["its range"].max()
+    share, speed_up = ours["estimated GiB"] / ours["peak GiB"], ours["over TRL's default"]
+    bounds = [
+        (f"{speed_up:.2f} times TRL's default, at least {LEAST_SPEED_UP}", speed_up >= LEAST_SPEED_UP),
+        (f"held-out losses {apart:.3f} apart, at most the {noise:.3f} that seeds make", apart <= noise),
+        (f"memory estimated at {share:.2f} of the peak, within a quarter", abs(share - 1) <= 0.25),
+    ]
+    print(*(f"  {'holds' if held else 'FAILS'}: {text}" for text, held in bounds), sep="\n")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from paired import Way, compare, price_tokens, speed_up
+from paired import Way, compare, price_tokens, speed_up, write_table
 from transformers import AutoModelForCausalLM
 
 from z1lib.chat import conversation, encode_prompt
@@ -194,9 +193,7 @@ def main() -> None:
     table = [static_batch(model, options.repeats, 2 * options.prompts, most) for most in LONGEST]
     for caching in (False, True):
         table += Bench(model, caching, options.repeats, options.prompts).rows()
-    frame = pd.DataFrame(table)
-    frame.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.3f")
-    print(frame.round(2).to_markdown(index=False))
+    write_table(table, Path(__file__))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Shared test pieces: a toy tokenizer of characters, an engine that follows a script, a tiny random model."""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -114,3 +117,28 @@ def hub_cache(tmp_path, monkeypatch) -> HubCache:
 def tiny_model(tmp_path_factory) -> str:
     """A saved Qwen2 of random weights with a tokenizer of bytes."""
     return str(save_base_model(tmp_path_factory.mktemp("model") / "tiny", "random", None, None, seed=0))
+
+
+SBATCH = r"""#!/bin/bash
+# Runs a job's array on this machine, one task after the other, and is done when they are: what `sbatch --wait` does.
+job=${@: -1}
+last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' $job)
+for task in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$task bash $job >&2 || exit 1; done
+echo Submitted batch job 1
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """datatrove's own Slurm executor, on a cluster of this machine alone."""
+    from datatrove.executor import SlurmPipelineExecutor
+
+    commands = {"sbatch": SBATCH, "scontrol": "#!/bin/bash\necho localhost\n"}
+    (tmp_path / "bin").mkdir()
+    for name, script in commands.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_NODELIST", "localhost")
+    options = {"time": "1:00:00", "partition": "cpu", "sbatch_args": {"wait": ""}}  # as the README says
+    return partial(SlurmPipelineExecutor, **options, with_srun=False, tasks_per_job=8)

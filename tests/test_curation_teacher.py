@@ -26,7 +26,7 @@ PROFILE = load_profile("smoke", seed=3, train_problems=1000)
 
 
 class Teacher(BaseHTTPRequestHandler):
-    """Answers with the question in capitals, in the words of OpenAI's chat protocol."""
+    """Answers with the question, in capitals unless it has a box, in the words of OpenAI's chat protocol."""
 
     def log_message(self, *arguments):
         pass
@@ -41,8 +41,10 @@ class Teacher(BaseHTTPRequestHandler):
         if "refuse" in message["content"]:
             return self.reply(400, {"message": "too long"})
         self.server.asked.append(asked)
-        choice = {"message": {"content": message["content"].upper()}, "finish_reason": "stop"}
-        if "long" in message["content"]:
+        content = message["content"]
+        text = content if "boxed" in content else content.upper()
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        if "long" in content:
             choice["finish_reason"] = "length"
         return self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
@@ -57,7 +59,7 @@ class Teacher(BaseHTTPRequestHandler):
 @pytest.fixture
 def servers():
     started = []
-    for _ in range(2):
+    for _ in range(10):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
         server.asked, server.seconds = [], 0.0
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -72,8 +74,11 @@ def address(server) -> str:
 
 
 def write(folder: Path, questions: list[str | None]) -> Path:
-    path = folder / "questions.jsonl"
-    path.write_text("".join(json.dumps({"id": f"q{i}", "question": q}) + "\n" for i, q in enumerate(questions)))
+    return write_lines(folder / "questions.jsonl", [{"id": f"q{i}", "question": q} for i, q in enumerate(questions)])
+
+
+def write_lines(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -94,15 +99,14 @@ def test_a_cut_answer_is_flagged_and_what_cannot_be_asked_is_put_aside(tmp_path,
     file = write(tmp_path, ["short", "long", None, "refuse me"])
     answers, rejected = teacher.teach([file], {}, [address(servers[0])], PROFILE, tmp_path / "work")
     assert [(one.question, one.truncated) for one in answers] == [("short", False), ("long", True)]
-    assert [(one.filter, one.reason) for one in rejected] == [("readable", "missing"), ("teacher", "refused")]
+    assert [(one.filter, one.reason) for one in rejected] == [("teacher", "missing"), ("teacher", "refused")]
     assert "too long" in rejected[1].detail
 
 
-def test_several_servers_share_the_questions_and_give_the_same_answers(tmp_path, servers):
-    file = write(tmp_path, [f"what is {i}?" for i in range(30)])
-    both = [address(server) for server in servers]
-    answers, _ = teacher.teach([file], {}, both, PROFILE, tmp_path / "two", shares=2)
-    assert [one.response for one in answers] == [f"WHAT IS {i}?" for i in range(30)]
+def test_any_number_of_servers_share_the_questions_and_give_the_same_answers(tmp_path, servers):
+    file = write(tmp_path, [f"what is {i}?" for i in range(60)])
+    answers, _ = teacher.teach([file], {}, [address(server) for server in servers], PROFILE, tmp_path / "ten", share=6)
+    assert [one.response for one in answers] == [f"WHAT IS {i}?" for i in range(60)]
     assert all(server.asked for server in servers)
 
 
@@ -111,7 +115,7 @@ import sys
 from pathlib import Path
 from test_curation_teacher import PROFILE
 from z1lib.curation import teacher
-teacher.teach([Path(sys.argv[1])], {}, [sys.argv[2]], PROFILE, Path(sys.argv[3]), shares=1)
+teacher.teach([Path(sys.argv[1])], {}, [sys.argv[2]], PROFILE, Path(sys.argv[3]))
 """
 
 
@@ -129,7 +133,7 @@ def saved_answers(work: Path) -> int:
 
 
 def test_after_a_kill_no_answer_is_asked_for_again(tmp_path, servers):
-    [server, _] = servers
+    server = servers[0]
     server.seconds = 0.3
     file = write(tmp_path, [f"what is {i}?" for i in range(600)])
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"}
@@ -142,7 +146,7 @@ def test_after_a_kill_no_answer_is_asked_for_again(tmp_path, servers):
     process.wait()
     time.sleep(1)  # requests of the dead process that the server still holds
     saved, before, server.seconds = saved_answers(tmp_path / "work"), len(server.asked), 0.0
-    answers, _ = teacher.teach([file], {}, [address(server)], PROFILE, tmp_path / "work", shares=1)
+    answers, _ = teacher.teach([file], {}, [address(server)], PROFILE, tmp_path / "work")
     assert [one.id for one in answers] == [f"q{i}" for i in range(600)]
     assert 50 <= saved < 600
     assert len(server.asked) <= before + 600 - saved
@@ -164,7 +168,42 @@ def test_taught_answers_go_through_the_same_filters(tmp_path, servers, tiny_mode
     taught = write_jsonl(tmp_path / "taught.jsonl", answers)
     curated = curate([taught], tiny_model, [], PROFILE, tmp_path / "curation")
     assert [one.truncated for one in curated.rows] == [False, False, True, False]
-    assert {one.source for one in curated.rows} == {"Qwen/QwQ-32B-Preview"}
+    assert {one.teacher for one in answers} == {"Qwen/QwQ-32B-Preview"}
+
+
+def test_what_a_question_came_with_stays_with_its_answer_and_is_held_against_it(tmp_path, servers, tiny_model):
+    rows = [{"reference": answer, "kind": "text", "level": 3, "source": "sums"} for answer in ("7", "8")]
+    asked = [{"id": f"q{i}", "question": r"is it \boxed{7}?", **row} for i, row in enumerate(rows)]
+    file = write_lines(tmp_path / "questions.jsonl", [*asked, {"id": "q2", "question": None}])
+    answers, rejected = teacher.teach([file], {}, [address(servers[0])], PROFILE, tmp_path / "work")
+    taught = write_jsonl(tmp_path / "taught.jsonl", answers)
+    profile = load_profile("smoke", train_problems=1000, min_response_tokens=1)
+    curated = curate([taught], tiny_model, [], profile, tmp_path / "curation", before=rejected)
+    assert [(one.id, one.level, one.source) for one in curated.rows] == [("q0", 3, "sums")]
+    assert [(one.filter, one.reason) for one in curated.rejected] == [
+        ("teacher", "missing"),
+        ("correctness", "wrong answer"),
+    ]
+    assert curated.counts().set_index("filter").dropped[["teacher", "correctness"]].tolist() == [1, 1]
+    assert curated.counts()["rows in"].iloc[0] == 3
+
+
+def test_another_wording_of_an_evolution_is_asked_anew(tmp_path, servers, monkeypatch):
+    file = write(tmp_path, ["sort a list"])
+    for wording in ("Harder: {question}", "Rarer: {question}"):
+        monkeypatch.setitem(teacher.EVOLUTIONS, "deepen", wording)
+        [answer], _ = teacher.teach([file], {}, [address(servers[0])], PROFILE, tmp_path / "work", evolution="deepen")
+        assert answer.response == wording.replace("{question}", "sort a list").upper()
+
+
+@pytest.mark.slow
+def test_a_teacher_is_asked_from_a_slurm_cluster_too(tmp_path, servers, slurm):
+    file = write(tmp_path, [f"what is {i}?" for i in range(20)])
+    asked = {**PROFILE.teacher, "servers": [address(servers[0])]}
+    profile = load_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
+    raw = gather(profile, "z1", [], None, tmp_path, executor=slurm)
+    assert [json.loads(line)["response"] for line in raw.files[0].open()] == [f"WHAT IS {i}?" for i in range(20)]
+    assert list(tmp_path.rglob("launch_script.slurm"))
 
 
 def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_path, tiny_model):
@@ -172,11 +211,11 @@ def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_
     profile = load_profile("smoke", teacher=asked)
     engine = load_engine("transformers", tiny_model)
     file = write(tmp_path, [f"what is {i}?" for i in range(5)])
-    answers, _ = teacher.teach([file], {}, engine, profile, tmp_path / "work", shares=2)
+    answers, _ = teacher.teach([file], {}, engine, profile, tmp_path / "work", share=3)
     assert [one.id for one in answers] == [f"q{i}" for i in range(5)]
     assert {one.truncated for one in answers} == {True}  # random weights write no end token in six
     decoded = engine.work.decoded
-    assert teacher.teach([file], {}, engine, profile, tmp_path / "work", shares=2) == (answers, [])
+    assert teacher.teach([file], {}, engine, profile, tmp_path / "work", share=3) == (answers, [])
     assert engine.work.decoded == decoded > 0
 
 

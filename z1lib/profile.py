@@ -18,7 +18,7 @@ PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "pr
 
 # The keys inside a key that holds several values.
 INNER = {
-    "repetition": {"least_tokens", "least_repeats", "loop_ratio", "ngram"},
+    "repetition": {"least_tokens", "least_repeats", "least_counted", "loop_ratio", "ngram"},
     "near_duplicates": {"n_grams", "num_buckets", "hashes_per_bucket"},
     "teacher": {"model", "servers", "max_tokens", "temperature", "top_p", "gpus", "tokens_per_second"},
 }
@@ -28,6 +28,8 @@ AT_LEAST_1 = ("train_problems", "response_token_budget", "epochs", "batch_size",
 AT_LEAST_1 += (
     "max_length",
     "save_steps",
+    "keep_checkpoints",
+    "machines",
     "training_tokens_per_second",
     "max_answer_tokens",
     "max_tokens",
@@ -51,6 +53,7 @@ class Profile:
     seed: int
     # hardware it needs; 0 GPUs: a CPU will do, and a GPU is used if there is one
     gpus: int
+    machines: int
     gpu_memory_gib: int
     # models
     base_model: str
@@ -87,6 +90,7 @@ class Profile:
     lora: dict[str, Any]
     fsdp: dict[str, Any]
     save_steps: int
+    keep_checkpoints: int
     training_tokens_per_second: int
     push_to_hub: str | None
     subsets: dict[str, dict[str, Any]]
@@ -134,6 +138,10 @@ class Profile:
             raise ValueError("key 'min_response_tokens' must be at least 1 and at most 'max_response_tokens'")
         if bad := [source for source, count in self.test_problems.items() if count < 1]:
             raise ValueError(f"key 'test_problems': {bad[0]} should have at least 1 problem")
+        if not _fits(self.teacher["servers"], list[str]):
+            raise ValueError(f"key 'teacher': servers should be a list of addresses, got {self.teacher['servers']!r}")
+        if not _fits(self.teacher["tokens_per_second"], float) or self.teacher["tokens_per_second"] <= 0:
+            raise ValueError("key 'teacher': tokens_per_second should be a number above 0")
         if self.train_source == "tracing" and not self.train_levels:
             raise ValueError("key 'train_levels': tracing needs at least one level")
         if set(self.drop_overlap) - {"question", "words"}:
@@ -142,6 +150,8 @@ class Profile:
     def _check_training(self) -> None:
         if self.mixed_precision not in (None, "bf16", "fp16", "no"):
             raise ValueError(f"key 'mixed_precision': {self.mixed_precision!r} is not one of bf16, fp16, no, null")
+        if self.gpus % self.machines:
+            raise ValueError(f"key 'machines': {self.gpus} GPUs cannot be spread evenly over {self.machines} machines")
         if self.lora and self.fsdp:
             raise ValueError("keys 'lora' and 'fsdp': adapters are merged on one device, they are not sharded")
         for name, subset in self.subsets.items():

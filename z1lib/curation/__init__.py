@@ -4,13 +4,14 @@ Here are the study's own steps; the jobs behind them have a file each: `reader`,
 `selection`, `statistics`, `release`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from z1lib.chat import encode_text
-from z1lib.curation.pipeline import FILTERS, Curated, Rejected, Row, curate
+from z1lib.curation.pipeline import FILTERS, Curated, LocalExecutor, Rejected, Row, curate
 from z1lib.curation.reader import find_files
 from z1lib.curation.repetition import is_repetitive
 from z1lib.curation.selection import ORDERS, SUBSETS, select, select_subset
@@ -91,15 +92,28 @@ class Raw:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def gather(profile: Profile, run: str, test: list[Problem], tokenizer: PreTrainedTokenizerBase, folder: Path) -> Raw:
+def gather(
+    profile: Profile,
+    run: str,
+    test: list[Problem],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    executor: Callable = LocalExecutor,
+) -> Raw:
     """The raw rows of a run, for `curate`.
 
     The run's style says who answers: the interpreter (a style of `tracing.STYLES`), whoever made the responses that
     the profile's `train_source` has ("released"), or the profile's teacher ("taught"): through its servers, or, where
-    the profile names none, on vLLM in this process, over as many GPUs as a copy of the teacher takes. Raises ValueError
-    for another style, and what `find_files`, `teach` and `load_engine` raise.
+    the profile names none, on vLLM in this process, over as many GPUs as a copy of the teacher takes. `executor` is
+    for asking servers, as in `curate`. Raises ValueError for another style, for a style of the interpreter where the
+    `train_source` is not its own programs, and what `find_files`, `teach` and `load_engine` raise.
     """
     style = profile.runs[run]
+    if style in tracing.STYLES and profile.train_source != "tracing":
+        raise ValueError(
+            f"profile {profile.name}: run {run!r} is told by the interpreter ({style}), which knows the programs of "
+            f"'train_source: tracing' and not {profile.train_source!r}; its style should be 'released' or 'taught'"
+        )
     if style in tracing.STYLES:
         problems = make_train_problems(profile, test)
         pairs = zip(tell(problems, run, style, tokenizer), problems)
@@ -114,7 +128,7 @@ def gather(profile: Profile, run: str, test: list[Problem], tokenizer: PreTraine
     teacher = profile.teacher["servers"]
     if not teacher:
         teacher = load_engine("vllm", profile.teacher["model"], tensor_parallel_size=max(1, profile.teacher["gpus"]))
-    answers, rejected = teach(files, names, teacher, profile, folder / "teacher")
+    answers, rejected = teach(files, names, teacher, profile, folder / "teacher", executor=executor)
     return Raw([write_jsonl(folder / f"taught-{run}.jsonl", answers)], {}, rejected)
 
 

@@ -138,8 +138,9 @@ class Correctness(BaseFilter):
 class Overlap(NGramsDecontFilter):
     """Finds rows that share a whole question, or so many words in a row, with a problem of an evaluation set.
 
-    `metadata["overlap"]` becomes "<set>/question" or "<set>/words"; a row is put aside if that kind is in `drop`. The
-    question is compared as a whole, words are looked for in question and response.
+    `metadata["overlap"]` becomes "<set>/question" or "<set>/words" of every set it overlaps with, separated by commas;
+    a row is put aside if one of the kinds is in `drop`. The question is compared as a whole, words are looked for in
+    question and response. (datatrove's own filter stops at the first set.)
     """
 
     name = "🧪 Overlap"
@@ -147,30 +148,34 @@ class Overlap(NGramsDecontFilter):
     def __init__(self, index: Path, words: int, drop: list[str], exclusion_writer: DiskWriter | None = None):
         config = NGramsDecontConfig(n_grams=words, norm_config=NORM, hash_config=HASH)
         super().__init__(str(index), config, exclusion_writer, language=PLAIN_WORDS)
-        self.drop, self.questions = drop, None
+        self.drop, self.questions, self.words = drop, None, None
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        doc.metadata["overlap"] = self._find(doc)
-        kind = doc.metadata["overlap"].rpartition("/")[2]
-        if kind not in self.drop:
+        kinds = self._find(doc)
+        doc.metadata["overlap"] = ", ".join(f"{name}/{kind}" for name, kind in sorted(kinds.items()))
+        dropped = [kind for kind in ("question", "words") if kind in self.drop and kind in kinds.values()]
+        if not dropped:
             return True
         doc.metadata["detail"] = doc.metadata["overlap"]
-        return False, f"same {kind}"
+        return False, f"same {dropped[0]}"
 
-    def _find(self, doc: Document) -> str:
+    def _find(self, doc: Document) -> dict[str, str]:
+        """Evaluation set -> kind of the overlap; a whole question counts before words."""
         if self.questions is None:
-            self.questions = self._load_questions()
-        same = self.questions.get(hash_question(doc.text))
-        if same:
-            return f"{same}/question"
-        whole = Document(f"{doc.text}\n{doc.metadata['response']}", doc.id)
-        return "" if super().filter(whole) is True else f"{whole.metadata['contaminated_task']}/words"
+            self.questions, self.words = self._load("question"), self._load("index")
+        text = simplify_text(f"{doc.text}\n{doc.metadata['response']}", NORM)
+        grams = ngrams(self.tokenizer.word_tokenize(text), self.config.n_grams)
+        hashes = {self.hash_func(" ".join(gram)) for gram in grams}
+        found = {name: "words" for one in hashes & self.words.keys() for name in self.words[one]}
+        return found | dict.fromkeys(self.questions.get(hash_question(doc.text), ()), "question")
 
-    def _load_questions(self) -> dict[int, str]:
-        files = self.index_folder.list_files(glob_pattern="*.question.hashes")
-        folder = Path(self.index_folder.path)
-        hashes = {file: np.fromfile(folder / file, dtype=HASH.np_descr).tolist() for file in files}
-        return {one: file.removesuffix(".question.hashes") for file, found in hashes.items() for one in found}
+    def _load(self, kind: str) -> dict[int, list[str]]:
+        """Hash -> the evaluation sets that have it."""
+        known: dict[int, list[str]] = {}
+        for file in sorted(Path(self.index_folder.path).glob(f"*.{kind}.hashes")):
+            for one in np.fromfile(file, dtype=HASH.np_descr).tolist():
+                known.setdefault(one, []).append(file.name.removesuffix(f".{kind}.hashes"))
+        return known
 
 
 def hash_question(text: str) -> int:

@@ -97,7 +97,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row put aside: by which of FILTERS, for what reason, with what detail, and where it was read."""
+    """A row put aside: by which of FILTERS (or "teacher"), for what reason, with what detail, and where it was read."""
 
     id: str
     row: str
@@ -110,15 +110,15 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Curated:
-    """What the pipeline kept and what it put aside, both in the order of the input."""
+    """What the pipeline kept and what it put aside, both in the order of the input; first what no teacher answered."""
 
     rows: list[Row]
     rejected: list[Rejected]
 
     def counts(self) -> pd.DataFrame:
-        """Rows into, kept and dropped by every filter, in their order."""
+        """Rows into, kept and dropped by every filter, in their order; before them the teacher, where it left some."""
         left, table = len(self.rows) + len(self.rejected), []
-        for name in FILTERS:
+        for name in ("teacher",) * bool(self.dropped_by("teacher")) + FILTERS:
             reasons = pd.Series(
                 [row.reason for row in self.rejected if row.filter == name], dtype=object
             ).value_counts()
@@ -133,10 +133,14 @@ class Curated:
         return [row for row in self.rejected if row.filter == name][:most]
 
     def overlaps(self) -> pd.DataFrame:
-        """Rows, kept or dropped, that overlap with each evaluation set, by kind."""
+        """Rows that overlap with each evaluation set, by kind, of those that came through the other filters.
+
+        A row that overlaps with two sets counts for both.
+        """
         found = [(row.overlap, "kept") for row in self.rows if row.overlap]
         found += [(row.detail, "dropped") for row in self.rejected if row.filter == "overlap"]
-        table = pd.DataFrame([(*what.split("/"), state) for what, state in found], columns=["set", "same", "state"])
+        pairs = [(*one.split("/"), state) for overlaps, state in found for one in overlaps.split(", ")]
+        table = pd.DataFrame(pairs, columns=["set", "same", "state"])
         return table.groupby(["set", "same", "state"]).size().rename("rows").reset_index()
 
 
@@ -147,12 +151,14 @@ def curate(
     profile: Profile,
     folder: Path,
     names: dict[str, str] | None = None,
+    before: list[Rejected] | None = None,
     workers: int | None = None,
     executor: Callable = LocalExecutor,
 ) -> Curated:
     """Run every filter of the profile over the rows of `files` (see `reader.RowReader` for their columns).
 
-    The result does not depend on `workers` (None: the profile's) or on kills and reruns. Raises ValueError, with the
+    `before`: rows that were put aside earlier, by a teacher; they are counted with the rest. The result does not depend
+    on `workers` (None: the profile's) or on kills and reruns. Raises ValueError, with the
     counts, if no row is left, and Busy if another process works in `folder`. `executor` is one of datatrove's, or a
     partial of one, that returns when its pass is done: Ray's does, and Slurm's with `sbatch_args={"wait": ""}`.
     """
@@ -165,7 +171,7 @@ def curate(
             executor(steps, tasks=tasks, workers=at_once, logging_dir=str(work / "logs" / name)).run()
             if not any((work / "filtered").glob("*.parquet")):
                 break
-        curated = _collect(work)
+        curated = _collect(work, before or [])
     if not curated.rows:
         raise ValueError(f"no row is left of {[str(file) for file in files]}:\n{curated.counts().to_string()}")
     return curated
@@ -245,7 +251,7 @@ def _open_folder(folder: Path, files, tokenizer, test, profile: Profile, names) 
     return work
 
 
-def _collect(work: Path) -> Curated:
+def _collect(work: Path, before: list[Rejected]) -> Curated:
     kept, overlapping = read_shards(work / "kept"), read_shards(work / "dropped" / "overlap")
     names = {row["minhash_cluster_id"]: row["id"] for row in kept + overlapping}
     rejected = []
@@ -255,7 +261,7 @@ def _collect(work: Path) -> Curated:
                 row |= {"filter_reason": "near-duplicate", "detail": f"of {names[row['minhash_cluster_id']]!r}"}
             rejected.append((row["position"], to_rejected(row, name)))
     rows = sorted((_to_row(row) for row in kept), key=lambda row: row.position)
-    return Curated(rows, [row for _, row in sorted(rejected, key=lambda pair: pair[0])])
+    return Curated(rows, before + [row for _, row in sorted(rejected, key=lambda pair: pair[0])])
 
 
 def read_shards(folder: Path) -> list[dict]:

@@ -38,7 +38,9 @@ class Source:
 
 
 SOURCES = {
-    # The Hub's own conversion to parquet, whose file name is known: one split, 107,173 rows, four columns.
+    # The Hub's own conversion to parquet, whose file name is known: one split, 107,173 rows, four columns. A branch and
+    # no commit: of the repository we know neither its file names nor a revision. Its schema is checked, and
+    # provenance.json has the hash of what was made of it.
     "z1_code_reasoning_107k": Source(
         "efficientscaling/Z1-Code-Reasoning-107K",
         "refs/convert/parquet",
@@ -143,11 +145,13 @@ class RowReader(PipelineStep):
         """The first fault of a row, column by column, and its detail; two empty strings if there is none."""
         for column, kind in {**REQUIRED, **OPTIONAL}.items():
             value, theirs = values[column], self.names.get(column, column)
-            if value is None or value == "":
+            if value is None:
                 if column in self.needs:
-                    return ("empty" if value == "" else "missing"), f"column {theirs!r}"
+                    return "missing", f"column {theirs!r}"
             elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 return "wrong type", f"column {theirs!r} is {type(value).__name__}, not {kind.__name__}"
+            elif kind is int and abs(value) >= 2**63:
+                return "wrong type", f"column {theirs!r} is too large a number"
             elif kind is str and not value.strip() and column in self.needs:
                 return "empty", f"column {theirs!r}"
         return "", ""

@@ -49,18 +49,21 @@ def _to_columns(row: Row, run: str) -> dict:
 
 
 def write_release(
-    folder: Path, profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated]
+    folder: Path, profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated], order: str
 ) -> pd.DataFrame:
-    """Write the chosen examples and their card into a run's folder, each whole or absent; returns the table."""
+    """Write the chosen examples and their card into a run's folder, each whole or absent; returns the table.
+
+    `order`: of `curation.ORDERS`, in which the first run's were taken.
+    """
     table = make_table(chosen, {run: result.rows for run, result in curated.items()})
     with written_whole(folder / PARQUET) as unfinished:
         table.to_parquet(unfinished, index=False)
     with written_whole(folder / CARD) as unfinished:
-        unfinished.write_text(make_card(profile, chosen, curated), encoding="utf-8")
+        unfinished.write_text(make_card(profile, chosen, curated, order), encoding="utf-8")
     return table
 
 
-def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated]) -> str:
+def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated], order: str) -> str:
     """The data set's card: where the rows come from, every filter with its thresholds and counts, the lengths.
 
     The licence stays "unknown": the paper's data set states none.
@@ -71,7 +74,7 @@ def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Cur
         f"{len(chosen)} examples from `{profile.train_source}` for the runs {', '.join(profile.runs)}; made at commit "
         f"{commit()}, seed {profile.seed}, by the method of [Z1](https://arxiv.org/abs/2504.00810). Lengths are in "
         f"tokens of `{profile.base_model}`, the end token included.\n",
-        _say_selection(profile),
+        _say_selection(profile, order),
         "## Lengths\n",
         describe(chosen).round(1).to_markdown(index=False),
         "\n## Filters, in their order\n",
@@ -85,9 +88,9 @@ def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Cur
     return "\n".join(parts) + "\n"
 
 
-def _say_selection(profile: Profile) -> str:
+def _say_selection(profile: Profile, order: str) -> str:
     first, *others = profile.runs
-    text = f"`{first}`: rows at random while they fit {profile.response_token_budget:,} tokens"
+    text = f"`{first}`: rows in the order {order!r} while they fit {profile.response_token_budget:,} tokens"
     if others:
         text += f"; {', '.join(others)}: the levels in turn, out of the questions of `{first}`, for as many tokens"
     if "taught" in profile.runs.values():

@@ -5,20 +5,25 @@ from collections import Counter
 
 
 def is_repetitive(
-    text: str, least_tokens: int = 40, least_repeats: int = 3, loop_ratio: float = 0.3, ngram: int = 12
+    text: str,
+    least_tokens: int = 40,
+    least_repeats: int = 3,
+    least_counted: int = 12,
+    loop_ratio: float = 0.3,
+    ngram: int = 12,
 ) -> bool:
     """Whether a text is caught in a loop. The paper removed about 3% as repetitive and gives no rule; this is ours.
 
     Tokens here are words, numbers and signs. A text loops if (1) its end is one phrase `least_repeats` times over, at
-    least `least_tokens` long, exactly or under one running counter ("Step 7: check again. Step 8: check again."); the
-    last phrase may be cut, inside a word too; or (2) more than `loop_ratio` of its n-grams of `ngram` tokens have come
-    twice before, which catches a loop that was left again. Signs and numbers alone are a loop only in long runs
-    (tables of zeros are none).
+    least `least_tokens` long, or `least_counted` times over under one running counter ("Step 7: check again. Step 8:
+    check again."; the rounds of a traced loop may look so for a while); the last phrase may be cut, inside a word too;
+    or (2) more than `loop_ratio` of its n-grams of `ngram` tokens have come twice before, which catches a loop that was
+    left again. Signs and numbers alone are a loop only in long runs (tables of zeros are none).
     """
     tokens = TOKEN.findall(text)
     periods = range(1, len(tokens) // least_repeats + 1)
     for end in (tokens, tokens[:-1]):  # a token limit may have cut the last word
-        if any(_loops(end, period, least_tokens, least_repeats) for period in periods):
+        if any(_loops(end, period, least_tokens, least_repeats, least_counted) for period in periods):
             return True
     grams = [tuple(tokens[i : i + ngram]) for i in range(len(tokens) - ngram + 1)]
     seen: Counter = Counter()
@@ -33,7 +38,7 @@ TOKEN = re.compile(r"\d+|[^\W\d_]+|[^\s\w]|_")
 LONG_RUN = 200  # tokens without a letter that repeat themselves
 
 
-def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int) -> bool:
+def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int, least_counted: int) -> bool:
     """Whether the end of `tokens` repeats with this period, but for one number that counts up or down by one."""
     if tokens[-1] != tokens[-1 - period] and not tokens[-1].isdecimal():
         return False
@@ -51,4 +56,4 @@ def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int
         return False
     if not letters and run < LONG_RUN:
         return False
-    return run >= max(least_tokens, least_repeats * period)
+    return run >= max(least_tokens, (least_counted if counters else least_repeats) * period)

@@ -30,7 +30,8 @@ from z1lib.study import hash_path
 from z1lib.window import Truncation
 
 NEEDS = ("id", "question")
-SAVE_EVERY = 100  # answers of a share between two files; single answers survive a kill in any case
+SAVE_EVERY = 100  # answers of a share between two files; single answers of a server survive a kill in any case
+SHARE = 1000  # questions dealt out together: what a kill costs an engine of this process
 
 # The moves of Evol-Instruct (arXiv 2304.12244, for code 2306.08568) in our own words.
 EVOLUTIONS = {
@@ -50,13 +51,17 @@ EVOLUTIONS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a teacher wrote for a question. `truncated`: the token limit cut it. `source` is the teacher."""
+    """What a `teacher` wrote for a question. `truncated`: the token limit cut it. The rest came with the question."""
 
     id: str
     question: str
     response: str
     truncated: bool
+    teacher: str
     source: str
+    level: int | None
+    reference: str | None
+    kind: str | None
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,14 @@ def teach(
     folder: Path,
     expected_tokens: int = 1159,
     evolution: str | None = None,
-    shares: int = 8,
+    share: int = SHARE,
     executor: Callable = LocalExecutor,
 ) -> tuple[list[Answer], list[Rejected]]:
     """One answer to every question of `files`, by the profile's teacher; and the rows that could not be asked.
 
-    `teacher`: the addresses of servers (plain HTTP, such as "http://127.0.0.1:8000"), or an engine of this process. The
-    questions are dealt into `shares`, and as many run at once as there are servers. Goes on where it was killed: an
-    answer that a server gave is not asked for again, nor is a finished share of an engine. Prints the cost first, at
+    `teacher`: the addresses of servers (plain HTTP, such as "http://127.0.0.1:8000"), or an engine of this process.
+    The questions are dealt into shares of about `share`; as many run at once as there are servers. Goes on where it was
+    killed: an answer of a server is not asked for again, nor a finished share of an engine. Prints the cost first, at
     `expected_tokens` an answer (the paper's mean). With an `evolution` of EVOLUTIONS, the question is put into its
     prompt. `executor` as in `curate`, for servers alone. Raises datatrove's ServerError or InferenceError when a server
     stays out of reach or fails; a question it refuses (too long for its context) comes back as rejected.
@@ -106,6 +111,7 @@ def teach(
     documents = list(RowReader(files, names, NEEDS, profile.train_problems)(None))
     asked = sum(not document.metadata["fault"] for document in documents)
     print(estimate_cost(asked, expected_tokens, **rate_of(profile)))
+    shares = -(-len(documents) // share)
     work = folder / _key(files, names, profile, evolution, shares)
     work.mkdir(parents=True, exist_ok=True)
     steps = make_steps(files, names, teacher, profile, work, evolution)
@@ -118,7 +124,7 @@ def teach(
 
 def evolve(answers: list[Answer], move: str) -> list[Question]:
     """The new questions among what the teacher answered to an evolution prompt; one that was cut is none."""
-    return [Question(f"{one.id}-{move}", one.response.strip(), one.source) for one in answers if not one.truncated]
+    return [Question(f"{one.id}-{move}", one.response.strip(), one.teacher) for one in answers if not one.truncated]
 
 
 def make_steps(
@@ -130,13 +136,17 @@ def make_steps(
     evolution: str | None,
 ) -> list[PipelineStep]:
     """datatrove's steps, for any of its executors: read the questions, put aside what is none, ask, write."""
-    prompt = EVOLUTIONS[evolution] if evolution else "{question}"
+    prompt = prompt_of(evolution)
     writer = JsonlWriter(str(work / "answers"), "${rank}_${chunk_index}.jsonl", compression=None)
     if isinstance(teacher, list):
         asker = Asker(teacher, profile, prompt, writer, work / "checkpoints")
     else:
         asker = EngineAsker(lambda questions: ask_engine(teacher, questions, profile, prompt), writer)
     return [RowReader(files, names, NEEDS, profile.train_problems), Faults(aside_writer(work / "dropped")), asker]
+
+
+def prompt_of(evolution: str | None) -> str:
+    return EVOLUTIONS[evolution] if evolution else "{question}"
 
 
 class Asker(InferenceRunner):
@@ -200,12 +210,12 @@ async def ask(document: Document, generate: Callable, seed: int, prompt: str) ->
 def _key(files, names, profile: Profile, evolution: str | None, shares: int) -> str:
     sampling = [profile.teacher[key] for key in ("model", "max_tokens", "temperature", "top_p")]
     whole = [[hash_path(Path(file)) for file in files], names, sampling, profile.seed, profile.train_problems]
-    return hashlib.sha256(json.dumps([*whole, evolution, shares]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([*whole, prompt_of(evolution), shares]).encode()).hexdigest()[:16]
 
 
 def _collect(work: Path, profile: Profile) -> tuple[list[Answer], list[Rejected]]:
     found = [json.loads(line) for file in sorted((work / "answers").glob("*.jsonl")) for line in file.open("rb")]
-    rejected = [to_rejected(row, "readable") for row in read_shards(work / "dropped")]
+    rejected = [to_rejected(row, "teacher") for row in read_shards(work / "dropped")]
     answers = []
     for row in sorted(found, key=lambda row: row["metadata"]["position"]):
         [result] = row["metadata"]["rollout_results"]
@@ -213,6 +223,7 @@ def _collect(work: Path, profile: Profile) -> tuple[list[Answer], list[Rejected]
             where = row["metadata"]["row"]
             rejected.append(Rejected(row["id"], where, "teacher", "refused", result["refused"], row["text"], ""))
         else:
-            name = profile.teacher["model"]
-            answers.append(Answer(row["id"], row["text"], result["text"], result["truncated"], name))
+            told = (row["id"], row["text"], result["text"], result["truncated"], profile.teacher["model"])
+            values = {column: row["metadata"].get(column) for column in ("source", "level", "reference", "kind")}
+            answers.append(Answer(*told, **values | {"source": values["source"] or ""}))
     return answers, rejected

