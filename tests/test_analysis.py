@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from test_grading import completion
 
@@ -74,7 +75,9 @@ def test_the_hint_is_compared_with_its_control_problem_by_problem():
     rows = [row(p, 4, 4, overran=True) for p in "ab"] + [row(p, 4, 4, "truncation", overran=True) for p in "ab"]
     grades = [Grade(r.problem_id, r.policy == "shifted_window", "1", "r", None, r.key) for r in rows]
     gains = analysis.hint_gain(analysis.join(PROBLEMS, rows, grades), "z1", "truncation", 100, 0)
-    assert gains[["window", "overran", "gain", "low", "high"]].to_numpy().tolist() == [[4, 1, 1, 1, 1]]
+    assert gains[["window", "overran"]].to_numpy().tolist() == [[4, 1]]
+    assert gains.gain[0] == Interval(1, 1, 1)
+    assert gains.p[0] == 0.5  # two problems show nothing
 
 
 def test_the_sentences_follow_the_data():
@@ -85,11 +88,25 @@ def test_the_sentences_follow_the_data():
         grades = [Grade(r.problem_id, r.window in right, "1", "r", None, r.key) for r in rows]
         frame = analysis.join(problems, rows, grades)
         summary = analysis.summarise(frame)
-        assert words in findings.say_curve(frame, summary, "z1", "shifted_window", "tracing", 100, 0)
-    assert "fewer thinking tokens" in findings.say_ratio(Interval(0.5, 0.4, 0.6), 0.7, "z1", "r1")
-    assert "more thinking tokens" in findings.say_ratio(Interval(1.5, 1.4, 1.6), 0.7, "z1", "r1")
-    assert "neither is shown" in findings.say_ratio(Interval(0.9, 0.8, 1.1), 0.7, "z1", "r1")
-    assert "not reached by both" in findings.say_ratio(Interval(None, None, None), 0.7, "z1", "r1")
+        assert words in findings.say_curves(frame, summary, "z1", "shifted_window", ["tracing"], 100, 0)
+    ratios = {
+        "fewer thinking tokens": (0, 0.6),  # 0: draws that the rival does not reach
+        "more thinking tokens": (1.4, float("inf")),
+        "neither is shown": (0.8, 1.1),
+        "nothing is shown": (0.5, 0.5),
+    }
+    for words, ends in ratios.items():
+        assert words in findings.say_ratio(0.7, Interval(0.5, *ends), 40, "z1", "r1")
+
+
+def test_curves_on_several_sets_are_one_family_of_tests():
+    names = [f"{source}{i}" for source in "ab" for i in range(8)]
+    problems = [Problem(name, "q" + name, "text", "1", 1, name[0]) for name in names]
+    rows = [row(name, window, window) for name in names for window in (4, 8)]
+    grades = [Grade(r.problem_id, r.window == 8 and r.problem_id < "b7", "1", "r", None, r.key) for r in rows]
+    frame = analysis.join(problems, rows, grades)
+    text = findings.say_curves(frame, analysis.summarise(frame), "z1", "shifted_window", ["a", "b"], 100, 0)
+    assert "p = 0.016" in text  # 2 * 0.5^8 = 0.0078 and 2 * 0.5^7 = 0.0156, the first times two
 
 
 def sampled(problem: str, sample: int, **changes):
@@ -162,8 +179,16 @@ def test_hints_are_compared_on_the_problems_the_window_cut():
     assert table.n.tolist() == [12, 12, 12]
     assert table.gain["hint: placebo"].estimate == -1
     assert table.p["hint: placebo"] < 0.01
-    assert table.p["shifted_window"] == 1
+    assert table.gain["shifted_window"] is None  # not compared with itself
+    assert table.p.isna().tolist() == [True, False, False]
+    assert table.p["truncation"] == pytest.approx(2 * 2 * 0.5**12)  # a family of two
     assert "worse" in findings.say_hints(table.reset_index())
+
+
+def test_hints_without_the_papers_own_are_named():
+    frame = frame_of([row("a", 8, 8, "hint: placebo", overran=True)], set())
+    with pytest.raises(BadAnalysis, match="no completions under shifted_window at 8"):
+        analysis.compare_hints(frame, "z1", 50, 0)
 
 
 def test_a_hint_that_lacks_completions_is_named():
@@ -203,7 +228,10 @@ def test_two_samples_of_a_problem_keep_their_own_first_right_answer():
 
 def test_an_oracle_takes_the_first_right_window_and_the_smallest_where_none_is():
     rows = [row(p, w, w) for p in "ab" for w in (4, 8, 16)]
-    table = analysis.oracle(frame_of(rows, {("a", 8)}), "z1", "shifted_window").set_index("level")
+    table = analysis.oracle(frame_of(rows, {("a", 8)}), "z1", "shifted_window", 200, 0).set_index("level")
+    assert table.saved["all"].estimate == pytest.approx(1 - 6 / 16)
+    assert table.saved["all"].low == 0.5  # both problems a: 8 of 16
+    assert table.saved["all"].high == 0.75
     assert table.loc["all", ["accuracy", "oracle accuracy", "tokens", "oracle tokens"]].tolist() == [0, 0.5, 16, 6]
     assert table.loc[1, "right, then wrong"] == 1
     assert table.n.to_dict() == {"all": 2, 1: 1, 2: 1}
@@ -213,13 +241,33 @@ def test_windows_and_problems_that_do_not_match_are_named():
     rows = [row(p, w, w) for p in "ab" for w in (4, 8)] + [row(p, 4, 4, "truncation") for p in "ab"]
     with pytest.raises(BadAnalysis, match="truncation have other windows or problems"):
         analysis.hint_gain(frame_of(rows, set()), "z1", "truncation", 50, 0)
-    with pytest.raises(BadAnalysis, match="none has several windows"):
-        analysis.efficiency(frame_of(rows, set()), [("z1", "truncation")], "total_tokens", 50, 0)
     apart = frame_of(
         [row("a", 4, 4), row("a", 8, 8), row("b", 4, 4, "truncation"), row("b", 8, 8, "truncation")], set()
     )
-    with pytest.raises(BadAnalysis, match="no problem that all answered"):
-        analysis.efficiency(apart, [("z1", "shifted_window"), ("z1", "truncation")], "total_tokens", 50, 0)
+    pair, rival = ("z1", "shifted_window"), ("z1", "truncation")
+    with pytest.raises(BadAnalysis, match="have no problem in common"):
+        analysis.efficiency(apart, pair, [rival], "total_tokens", 50, 0)
+    with pytest.raises(BadAnalysis, match="have no problem in common"):
+        analysis.iso_accuracy_interval(apart, pair, rival, 50, 0)
+    with pytest.raises(BadAnalysis, match="window 8 lacks 1 problems"):
+        analysis.first_correct(frame_of([row("a", 4, 4), row("a", 8, 8), row("b", 4, 4)], set()), *pair)
+
+
+def test_sets_with_other_windows_are_not_averaged():
+    problems = [Problem(name, name, "text", "1", 1, name) for name in ("s", "l")]
+    rows = [row("s", 4, 4), row("s", 8, 8), row("l", 8, 8), row("l", 16, 16)]
+    frame = analysis.join(problems, rows, [Grade(r.problem_id, True, "1", "r", None, r.key) for r in rows])
+    with pytest.raises(BadAnalysis, match=r"l has the windows \[8, 16\], s \[4, 8\]"):
+        analysis.curve_with_intervals(frame, "z1", "shifted_window", ["s", "l"], "thinking_tokens", 50, 0)
+
+
+def test_problems_that_come_twice_or_with_fewer_samples_are_named():
+    with pytest.raises(BadAnalysis, match="1 problems have an id that another has"):
+        analysis.join([*PROBLEMS, PROBLEMS[0]], [], [])
+    rows = [sampled("a", 0), sampled("a", 1), sampled("b", 0)]
+    grades = [Grade(r.problem_id, True, "1", "r", None, r.key) for r in rows]
+    with pytest.raises(BadAnalysis, match="problem 'b' has 1 samples, others have 2"):
+        analysis.join(PROBLEMS, rows, grades)
 
 
 def test_grades_that_disagree_are_named():
@@ -235,17 +283,53 @@ def test_a_loop_is_told_from_a_completion_that_is_only_long():
     assert table[["never ended", "in a loop", "n"]].to_numpy().tolist() == [[1, 1, 1], [1, 0, 1]]
 
 
-def test_efficiency_names_the_front_and_the_cost_of_a_right_answer():
+PAIR, RIVAL = ("z1", "shifted_window"), ("z1", "truncation")
+
+
+def two_curves() -> pd.DataFrame:
+    """Windows 4 and 16: the subject thinks them, the rival twice as long; both are right on a, then on a and b."""
     rows = [row(p, w, w) for p in "ab" for w in (4, 16)] + [
         row(p, w, 2 * w, "truncation") for p in "ab" for w in (4, 16)
     ]
-    right = {("a", 4), ("a", 16), ("b", 16)}
-    table = analysis.efficiency(
-        frame_of(rows, right), [("z1", "shifted_window"), ("z1", "truncation")], "thinking_tokens", 50, 0
-    ).set_index("policy")
-    assert table["windows on the front"].to_dict() == {"shifted_window": "4, 16", "truncation": "none"}
-    assert table["thinking tokens per correct"].to_dict() == {"shifted_window": 16, "truncation": 32}
-    assert table["best accuracy"].tolist() == [1, 1]
+    return frame_of(rows, {("a", 4), ("a", 16), ("b", 16)})
+
+
+def test_efficiency_is_compared_pair_by_pair_on_what_both_cover():
+    [found] = analysis.efficiency(two_curves(), PAIR, [RIVAL], "thinking_tokens", 200, 0).to_dict("records")
+    assert (found["n"], found["from"], found["to"]) == (2, 8, 16)
+    assert found["area of the subject"].estimate == pytest.approx((0.75 + 1) / 2)  # from 0.75 at 8 to 1 at 16, in log
+    assert found["area"].estimate == pytest.approx((0.5 + 0.75) / 2)
+    assert found["difference"].estimate == pytest.approx(0.25)
+    assert found["of the subject"].estimate == 16  # of its best window, the second: 16 tokens an answer
+    assert found["tokens per correct"].estimate == 32
+    one = frame_of([row("a", 4, 4), row("a", 16, 16), row("a", 9, 9, "unbounded")], {("a", 16)})
+    [found] = analysis.efficiency(one, PAIR, [("z1", "unbounded")], "thinking_tokens", 50, 0).to_dict("records")
+    assert found["area"] == ""  # a single window is no curve
+    assert str(found["tokens per correct"]) == "not reached"  # it never is
+
+
+def test_the_front_holds_what_no_other_policy_beats_on_all_problems():
+    frame = two_curves()
+    best = analysis.front(frame, [PAIR, RIVAL], "thinking_tokens")
+    assert best[["policy", "window", "thinking_tokens", "accuracy", "n"]].to_numpy().tolist() == [
+        ["shifted_window", 4, 4, 0.5, 2],
+        ["shifted_window", 16, 16, 1, 2],
+    ]
+    few = frame[(frame.policy == "truncation") | (frame.problem_id == "a")]  # the subject answered one of two
+    assert set(analysis.front(few, [PAIR, RIVAL], "thinking_tokens").policy) == {"truncation"}
+
+
+def test_the_iso_accuracy_ratio_is_read_where_both_were_asked():
+    frame = two_curves()
+    accuracy, ratio, n = analysis.iso_accuracy_interval(frame, PAIR, RIVAL, 200, 0)
+    assert (accuracy, ratio.estimate, n) == (1, 0.5, 2)
+    more = [*"cdefgh"]
+    problems = [*PROBLEMS, *(Problem(p, p, "text", "1", 1, "tracing") for p in more)]
+    rows = [row(p, w, w) for p in [*"ab", *more] for w in (4, 16)]
+    rows += [row(p, w, 2 * w, "truncation") for p in "ab" for w in (4, 16)]
+    right = {("a", 4), ("a", 16), ("b", 16)}  # the subject alone was asked the others, and failed
+    grades = [Grade(r.problem_id, (r.problem_id, r.window) in right, "1", "r", None, r.key) for r in rows]
+    assert analysis.iso_accuracy_interval(analysis.join(problems, rows, grades), PAIR, RIVAL, 200, 0)[::2] == (1, 2)
 
 
 def test_what_a_hint_spoiled_is_counted():
@@ -254,5 +338,47 @@ def test_what_a_hint_spoiled_is_counted():
         Grade(r.problem_id, r.problem_id == "a", "1", "r", None, r.key, before="1", before_correct=True) for r in rows
     ]
     text = findings.say_before(analysis.join(PROBLEMS, rows, grades), "z1")
-    assert "2 traces" in text
+    assert "In 2 cuts" in text
     assert "wrong in 1 of them" in text
+
+
+def answered(right: dict[str, set[int]], windows=(4, 16), level=1) -> pd.DataFrame:
+    """One problem a key, right at these windows."""
+    problems = [Problem(name, name, "text", "1", level, "tracing") for name in right]
+    rows = [row(name, w, w) for name in right for w in windows]
+    grades = [Grade(r.problem_id, r.window in right[r.problem_id], "1", "r", None, r.key) for r in rows]
+    return analysis.join(problems, rows, grades)
+
+
+def test_what_cutting_costs_and_an_oracle_gains_is_said_with_paired_intervals():
+    frame = answered(
+        {**{f"a{i}": {16} for i in range(5)}, **{f"b{i}": {4} for i in range(3)}, "c": {4, 16}, "d": set()}
+    )
+    errors = analysis.window_errors(frame, "z1", "shifted_window")
+    text = findings.say_errors(frame, errors, "z1", "shifted_window", 2000, 0)
+    assert "a share of 0.50 [0.20, 0.80] is cut too early" in text
+    assert "at most 0.30 [0.00, 0.60] (window 4)" in text
+    assert "would gain 0.30 [0.00, 0.60] on 0.60 [0.30, 0.90]" in text
+    assert "(n = 10)" in text
+
+
+def test_levels_are_said_with_n_and_intervals_and_one_problem_has_none():
+    rows = [row(p, 64, tokens, "unbounded") for p, tokens in (("a", 10), ("b", 40))]
+    text = findings.say_levels(frame_of(rows, {("a", 64)}), "z1", 100, 0)
+    assert "level 1: 10 [10, 10] (n = 1, accuracy 1.00), level 2: 40 [40, 40] (n = 1, accuracy 0.00)" in text
+    assert "takes 4.00 (no spread, so no interval) times" in text
+
+
+def test_overthinking_is_the_share_after_the_first_right_answer():
+    frame = answered({f"a{i}": {4, 16} for i in range(4)} | {f"b{i}": {16} for i in range(4)})
+    text = findings.say_overthinking(frame, [("z1", "shifted_window")], 500, 0)
+    assert "0.38 [" in text  # 4 of 16 needed on half of them: (16 + 4) / 2 of 16
+    assert "on 8 solved problems" in text
+    nothing = findings.say_overthinking(answered({"a": set()}), [("z1", "shifted_window")], 50, 0)
+    assert "solved nothing" in nothing
+
+
+def test_power_says_how_many_problems_a_difference_takes():
+    text = findings.say_power(0.5, 160)
+    assert "5 points 1,5" in text  # 2 * 0.5 * 0.5 * (1.96 + 0.84)^2 / 0.05^2 = 1,568, and a little less
+    assert "Here are 160" in text

@@ -1,7 +1,7 @@
 """`make ablation`: what the subsets of a profile (paper, Table 2) came to, with intervals over problems and seeds.
 
 Reads what notebooks 01 to 03 made of the profile, writes its figures folder. Two seeds bound the effect of the seed
-badly: the intervals are too narrow rather than too wide.
+badly: the intervals are too narrow rather than too wide, and so are the tests that come from the same draws.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from z1lib.findings import verdict
 from z1lib.profile import Profile, load_profile
 from z1lib.records import ARTIFACTS, Trajectory, read_jsonl
 from z1lib.sft_data import training_runs
-from z1lib.stats import BadAnalysis, Interval, bootstrap_two_levels, percentile_interval
+from z1lib.stats import BadAnalysis, Interval, bootstrap_p, bootstrap_two_levels, correct_family, percentile_interval
 
 
 def subset_values(frame: pd.DataFrame, profile: Profile, column: str) -> np.ndarray:
@@ -38,12 +38,16 @@ def subset_values(frame: pd.DataFrame, profile: Profile, column: str) -> np.ndar
 
 
 def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile: Profile) -> pd.DataFrame:
-    """A row a benchmark and subset: what it was trained on, its accuracy, the paired difference to the first subset."""
+    """A row a benchmark and subset: what it was trained on, its accuracy, the paired difference to the first subset.
+
+    `p`: of that difference, from the same draws, Holm-corrected over the subsets of a benchmark.
+    """
     trained, rows = training_runs(trajectories, profile), []
     for benchmark, part in frame.groupby("problem_set", sort=False):
         correct, thinking = (subset_values(part, profile, column) for column in ("correct", "thinking_tokens"))
         draws = bootstrap_two_levels(correct, profile.bootstrap_draws, profile.seed)
         means = correct.mean(axis=(0, 1))
+        tests = [float("nan"), *correct_family([bootstrap_p(draw - draws[:, 0]) for draw in draws.T[1:]])]
         for i, (name, subset) in enumerate(profile.subsets.items()):
             examples = trained[f"{name}-{subset['seeds'][0]}"][0]
             tokens = sum(row.token_count for row in examples)
@@ -53,7 +57,7 @@ def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile
             row |= {"examples": len(examples), "train_tokens": tokens, "mean_trajectory_tokens": tokens / len(examples)}
             row |= {"accuracy": accuracy.estimate, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
             row |= {"thinking_tokens": thinking.mean(axis=(0, 1))[i], "minus_first": gain.estimate}
-            rows.append(row | {"minus_first_low": gain.low, "minus_first_high": gain.high})
+            rows.append(row | {"minus_first_low": gain.low, "minus_first_high": gain.high, "p": tests[i]})
     return pd.DataFrame(rows)
 
 
@@ -65,7 +69,8 @@ def say_subsets(table: pd.DataFrame) -> str:
             gain = Interval(row.minus_first, row.minus_first_low, row.minus_first_high)
             lines.append(
                 f"* {benchmark} (n = {row.n}), `{row.subset}` minus `{first.subset}`: {row.minus_first:+.2f} "
-                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}]: {verdict(gain)}."
+                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}], p = {row.p:.3f} (bootstrap, "
+                f"Holm-corrected): {verdict(gain, row.p)}."
             )
     return "**Measured.** Accuracy at the widest window, paired by problem.\n" + "\n".join(lines)
 

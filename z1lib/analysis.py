@@ -12,10 +12,12 @@ from z1lib.stats import (
     area_under_curve,
     bootstrap_interval,
     bootstrap_means,
+    iso_accuracy_ratio,  # noqa: F401  callers find it here, and paired_bootstrap
     paired_bootstrap,
     paired_tests,
     pareto_front,
     percentile_interval,
+    token_ratio_interval,
     tokens_at_each,
     wilson,
 )
@@ -27,9 +29,12 @@ SUMMARY += ["thinking_tokens", "total_tokens", "overrun_rate"]
 def join(problems: list[Problem], completions: list[Completion], grades: list[Grade]) -> pd.DataFrame:
     """One row a completion with its problem's set and level and whether it is correct.
 
-    Raises BadAnalysis for completions without a grade or problem, rows that come twice, and grades that disagree.
+    Raises BadAnalysis for completions without a grade or problem, problems or completions that come twice, grades that
+    disagree, and problems of one model, policy and window that have different numbers of samples.
     """
     by_id = {problem.id: problem for problem in problems}
+    if len(by_id) < len(problems):
+        raise BadAnalysis(f"{len(problems) - len(by_id)} problems have an id that another has")
     graded: dict[tuple[str, str], Grade] = {}
     for grade in grades:
         if graded.setdefault((grade.problem_id, grade.key), grade).correct != grade.correct:
@@ -43,17 +48,29 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
         total = one.thinking_tokens + one.hint_tokens + one.answer_tokens
         rows.append(
             (one.model, one.policy, one.window, problem.source, problem.level, one.problem_id, one.sample)
-            + (grade.correct, one.thinking_tokens, total, one.probe_tokens, one.overran, grade.error == "no answer")
-            + (grade.before_correct,)
+            + (grade.correct, one.thinking_tokens, total, total + one.probe_tokens, one.overran)
+            + (grade.error == "no answer", grade.before_correct)
         )
     columns = (
-        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens probe_tokens"
+        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens decoded_tokens"
     )
     frame = pd.DataFrame(rows, columns=[*columns.split(), "overran", "no_answer", "before_correct"])
-    twice = frame[frame.duplicated(["model", "policy", "window", "problem_id", "sample"])]
+    _check_samples(frame)
+    return frame
+
+
+def _check_samples(frame: pd.DataFrame) -> None:
+    keys = ["model", "policy", "window", "problem_set"]
+    twice = frame[frame.duplicated([*keys, "problem_id", "sample"])]
     if len(twice):
         raise BadAnalysis(f"{len(twice)} rows come twice, the first: {twice.iloc[0].to_dict()}")
-    return frame
+    samples = frame.groupby([*keys, "problem_id"]).size()
+    most = samples.groupby(level=keys).transform("max")
+    if (samples < most).any():
+        model, policy, window, _, problem = key = (samples < most).idxmax()
+        raise BadAnalysis(
+            f"{model}, {policy} {window}: problem {problem!r} has {samples[key]} samples, others have {most[key]}"
+        )
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -102,11 +119,10 @@ def measure(frame: pd.DataFrame) -> pd.DataFrame:
         passes = {
             f"pass@{k}": estimate_pass_at_k(tries["size"].to_numpy(), tries["sum"].to_numpy(), k).mean() for k in ks
         }
-        tokens = part[["thinking_tokens", "total_tokens"]].mean().to_dict()
-        decoded = {"decoded_tokens": (part.total_tokens + part.probe_tokens).mean()}
+        tokens = part[["thinking_tokens", "total_tokens", "decoded_tokens"]].mean().to_dict()
         rates = {"overrun_rate": part.overran.mean(), "no_answer_rate": part.no_answer.mean()}
         names = dict(zip(["model", "policy", "window", "problem_set"], key))
-        rows.append({**names, "problems": len(tries), **passes, **tokens, **decoded, **rates})
+        rows.append({**names, "problems": len(tries), **passes, **tokens, **rates})
     return pd.DataFrame(rows)
 
 
@@ -141,11 +157,17 @@ def curve_with_intervals(
     """One point a window: accuracy and mean tokens, averaged over the sets with equal weight (paper, Figure 1b).
 
     Columns: window, tokens, tokens_low, tokens_high, accuracy, accuracy_low, accuracy_high, n; intervals by the
-    bootstrap over problems, set by set. One set alone has Wilson's interval for its accuracy.
+    bootstrap over problems, set by set. One set alone has Wilson's interval for its accuracy. Raises BadAnalysis if
+    the sets have other windows.
     """
     parts = [frame[frame.problem_set == name] for name in problem_sets]
     tables = [[problem_table(part, model, policy, column) for column in (tokens, "correct")] for part in parts]
     windows = list(tables[0][0].columns)
+    for name, (table, _) in zip(problem_sets, tables):
+        if list(table.columns) != windows:
+            raise BadAnalysis(
+                f"{model}, {policy}: {name} has the windows {list(table.columns)}, {problem_sets[0]} {windows}"
+            )
     drawn = sum(bootstrap_means(np.hstack(pair), draws, seed + i) for i, pair in enumerate(tables)) / len(tables)
     means = sum(np.hstack([table.mean() for table in pair]) for pair in tables) / len(tables)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
@@ -159,61 +181,105 @@ def curve_with_intervals(
     return points.assign(n=sum(len(pair[0]) for pair in tables))
 
 
-def efficiency(frame: pd.DataFrame, pairs: list[tuple[str, str]], tokens: str, draws: int, seed: int) -> pd.DataFrame:
-    """How well policies spend tokens on one problem set, a row a (model, policy) pair.
+def efficiency(
+    frame: pd.DataFrame, subject: tuple[str, str], rivals: list[tuple[str, str]], tokens: str, draws: int, seed: int
+) -> pd.DataFrame:
+    """How well a (model, policy) pair spends tokens on one problem set, beside each rival: a row a rival.
 
-    `area`: mean accuracy over the logarithm of tokens, on the range that all curves (pairs with several windows)
-    cover, so that one number compares them; `tokens per correct`: all tokens of its best window over the answers it
-    got right; `on the front`: the windows that no other point beats in tokens without losing accuracy. Raises
-    BadAnalysis if there is no curve, or no problem that all answered.
+    Each row is on the problems both answered (`n`). `area`: mean accuracy over the logarithm of tokens, on the range
+    that both curves cover (`from`, `to`), and its paired difference; none where a rival has one window or the ranges
+    do not meet. `tokens per correct`: tokens of the best window over its right answers. Raises BadAnalysis if two have
+    no problem in common.
     """
-    tables = {pair: [problem_table(frame, *pair, column) for column in (tokens, "correct")] for pair in pairs}
-    shared = set.intersection(*(set(table.index) for table, _ in tables.values()))
-    tables = {pair: [table.loc[sorted(shared)] for table in both] for pair, both in tables.items()}
-    curves = [table.mean() for table, _ in tables.values() if table.shape[1] > 1]
-    if not shared or not curves:
-        raise BadAnalysis(f"{pairs}: no problem that all answered" if curves else f"{pairs}: none has several windows")
-    low, high = max(curve.min() for curve in curves), min(curve.max() for curve in curves)
-    points = [(pair, w, table[w].mean(), correct[w].mean()) for pair, (table, correct) in tables.items() for w in table]
-    front = {points[i][:2] for i in pareto_front([point[2:] for point in points])}
     rows = []
-    for pair, (table, correct) in tables.items():
-        best = correct.mean().idxmax()
-        per_correct = table[best].sum() / correct[best].sum() if correct[best].any() else float("nan")
-        is_curve = table.shape[1] > 1 and 0 < low < high
-        area = str(_area_interval(table, correct, low, high, draws, seed)) if is_curve else "no curve"
-        on_front = ", ".join(str(window) for window in table if (pair, window) in front)
-        rows.append((*pair, area, correct[best].mean(), best, per_correct, on_front or "none", len(shared)))
-    columns = ["model", "policy", "area", "best accuracy", "at window", f"{tokens.split('_')[0]} tokens per correct"]
-    return pd.DataFrame(rows, columns=[*columns, "windows on the front", "n"])
+    for rival in rivals:
+        values, ends = _paired_columns(frame, subject, rival, tokens)
+        ours, right, theirs, their_right = np.split(values.mean(axis=0), ends)
+        low, high = max(ours.min(), theirs.min()), min(ours.max(), theirs.max())
+        row = {"model": rival[0], "policy": rival[1], "n": len(values)}
+        if min(len(ours), len(theirs)) > 1 and 0 < low < high:
+            areas = _area_intervals(values, ends, low, high, draws, seed)
+            row |= {"from": low, "to": high, **dict(zip(("area", "area of the subject", "difference"), areas))}
+        costs = [_per_correct(values, ends, which, draws, seed) for which in (2, 0)]
+        rows.append(row | {"tokens per correct": costs[0], "of the subject": costs[1]})
+    columns = ["model", "policy", "n", "from", "to", "area", "area of the subject", "difference"]
+    return pd.DataFrame(rows, columns=[*columns, "tokens per correct", "of the subject"]).fillna("")
 
 
-def _area_interval(tokens, correct, low: float, high: float, draws: int, seed: int) -> Interval:
+def _paired_columns(
+    frame: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, str], tokens: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Problems both answered x (tokens, correct, the rival's tokens, its correct) by window; where to split them."""
+    tables = [problem_table(frame, *which, column) for which in (subject, rival) for column in (tokens, "correct")]
+    shared = tables[0].index.intersection(tables[2].index)
+    if not len(shared):
+        raise BadAnalysis(f"{subject} and {rival} have no problem in common")
+    values = np.column_stack([table.loc[shared].to_numpy() for table in tables])
+    return values, np.cumsum([table.shape[1] for table in tables])[:-1]
+
+
+def _area_intervals(values, ends, low: float, high: float, draws: int, seed: int) -> list[Interval]:
+    """The areas of rival and subject, and the subject's minus the rival's, all from the same draws."""
+
     def areas(means: np.ndarray) -> np.ndarray:
-        halves = zip(*np.split(means, 2, axis=1))
-        return np.array([area_under_curve(list(zip(np.maximum(t, 1e-9), c)), low, high) for t, c in halves])
+        ours, right, theirs, their_right = np.split(means, ends, axis=1)
+        pairs = [(theirs, their_right), (ours, right)]
+        both = [[area_under_curve(list(zip(*point)), low, high) for point in zip(*pair)] for pair in pairs]
+        return np.array([*both, np.subtract(both[1], both[0])])
 
-    return bootstrap_interval(np.hstack([tokens, correct]), areas, draws, seed)
+    drawn = areas(bootstrap_means(values, draws, seed))
+    return [percentile_interval(one[0], many) for one, many in zip(areas(values.mean(axis=0)[None]), drawn)]
+
+
+def _per_correct(values, ends, which: int, draws: int, seed: int) -> Interval:
+    """Tokens per right answer at the window that gets most right, which is chosen once, not in every draw."""
+    tokens, correct = np.split(values, ends, axis=1)[which : which + 2]
+    best = correct.mean(axis=0).argmax()
+    both = np.column_stack([tokens[:, best], correct[:, best]])
+
+    def ratio(means: np.ndarray) -> np.ndarray:
+        spent, right = means.T
+        return np.divide(spent, right, out=np.full_like(spent, np.nan), where=right > 0)
+
+    return bootstrap_interval(both, ratio, draws, seed)
+
+
+def front(frame: pd.DataFrame, pairs: list[tuple[str, str]], tokens: str) -> pd.DataFrame:
+    """The (model, policy, window) points that no other beats in tokens without losing accuracy, by rising tokens.
+
+    Only pairs that answered every problem of the set are compared: means over other problems are another question.
+    """
+    problems = frame.problem_id.nunique()
+    tables = {pair: [problem_table(frame, *pair, column) for column in (tokens, "correct")] for pair in pairs}
+    points = [
+        (*pair, window, table[window].mean(), correct[window].mean())
+        for pair, (table, correct) in tables.items()
+        if len(table) == problems
+        for window in table
+    ]
+    best = [points[i] for i in pareto_front([point[3:] for point in points])]
+    columns = ["model", "policy", "window", tokens, "accuracy"]
+    return pd.DataFrame(best, columns=columns).sort_values(tokens, ignore_index=True).assign(n=problems)
 
 
 def iso_accuracy_interval(
-    frame: pd.DataFrame, pair: tuple[str, str], reference: tuple[str, str], accuracy: float, draws: int, seed: int
-) -> Interval:
-    """The iso-accuracy token ratio of two (model, policy) pairs on the problems both have, with its interval."""
-    tables = [
-        problem_table(frame, *which, column) for which in (pair, reference) for column in ("thinking_tokens", "correct")
-    ]
-    shared = tables[0].index.intersection(tables[2].index)
-    if not len(shared):
-        raise BadAnalysis(f"{pair} and {reference} have no problem in common")
-    values = np.column_stack([table.loc[shared].to_numpy() for table in tables])
-    ends = np.cumsum([table.shape[1] for table in tables])[:-1]
+    frame: pd.DataFrame, pair: tuple[str, str], reference: tuple[str, str], draws: int, seed: int
+) -> tuple[float, Interval, int]:
+    """The iso-accuracy token ratio of two (model, policy) pairs at the highest accuracy that both curves reach.
 
-    def ratio(means: np.ndarray) -> np.ndarray:
+    All on the problems both answered. Returns the accuracy, the ratio with its interval, the number of problems.
+    """
+    values, ends = _paired_columns(frame, pair, reference, "thinking_tokens")
+    _, correct, _, other_correct = np.split(values.mean(axis=0), ends)
+    accuracy = float(min(correct.max(), other_correct.max()))
+
+    def needed(means: np.ndarray) -> list[np.ndarray]:
         tokens, correct, other_tokens, other_correct = np.split(means, ends, axis=1)
-        return tokens_at_each(tokens, correct, accuracy) / tokens_at_each(other_tokens, other_correct, accuracy)
+        return [tokens_at_each(tokens, correct, accuracy), tokens_at_each(other_tokens, other_correct, accuracy)]
 
-    return bootstrap_interval(values, ratio, draws, seed)
+    subject, rival = needed(values.mean(axis=0, keepdims=True))
+    interval = token_ratio_interval(float(subject[0] / rival[0]), *needed(bootstrap_means(values, draws, seed)))
+    return accuracy, interval, len(values)
 
 
 def first_correct(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
@@ -223,12 +289,13 @@ def first_correct(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
     was overthinking in hindsight, seen at the resolution of the windows.
     """
     keys = ["problem_id", "sample"]
-    rows = frame[(frame.model == model) & (frame.policy == policy)]
-    largest = rows[rows.window == rows.window.max()].set_index(keys)
-    solved = largest[largest.correct]
-    earliest = rows[rows.correct].sort_values("window").groupby(keys).thinking_tokens.first()
-    table = solved[["level", "thinking_tokens"]].rename(columns={"thinking_tokens": "full"})
-    return table.assign(first=earliest.reindex(table.index)).reset_index()
+    correct, tokens = (_pivot(frame, model, policy, column, keys) for column in ("correct", "thinking_tokens"))
+    solved = correct.index[correct.iloc[:, -1] > 0.5]
+    earliest = (correct.loc[solved] > 0.5).idxmax(axis=1)
+    level = frame.drop_duplicates(keys).set_index(keys).level
+    first = [tokens.at[key, window] for key, window in earliest.items()]
+    table = pd.DataFrame({"level": level.reindex(solved), "full": tokens.loc[solved].iloc[:, -1], "first": first})
+    return table.reset_index()
 
 
 def window_errors(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
@@ -249,12 +316,13 @@ def window_errors(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
     return pd.DataFrame(means).rename_axis("window").reset_index().assign(n=len(correct))
 
 
-def oracle(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
+def oracle(frame: pd.DataFrame, model: str, policy: str, draws: int, seed: int) -> pd.DataFrame:
     """By level and of all: what choosing the window for each completion, knowing its answer, would gain and save.
 
     `accuracy`, `tokens`: at the largest window. `right, then wrong`: right at some window, wrong at the largest;
     `too early`: the other way round at the smallest. `oracle accuracy`: right at any window; `oracle tokens`: thinking
-    up to the first right answer, or the smallest window's where there is none.
+    up to the first right answer, or the smallest window's where there is none; `saved`: the share of tokens that is,
+    with its interval over problems.
     """
     keys = ["problem_id", "sample"]
     correct, tokens = (_pivot(frame, model, policy, column, keys) for column in ("correct", "thinking_tokens"))
@@ -267,8 +335,13 @@ def oracle(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
         "oracle accuracy": any_right, "tokens": tokens.iloc[:, -1], "oracle tokens": spent,
     })  # fmt: skip
     level = frame.drop_duplicates(keys).set_index(keys).level.reindex(rows.index)
+
+    def saved(part: pd.DataFrame) -> Interval:
+        by_problem = part.groupby("problem_id")[["oracle tokens", "tokens"]].mean().to_numpy()
+        return bootstrap_interval(by_problem, lambda means: 1 - means[:, 0] / means[:, 1], draws, seed)
+
     parts = [("all", rows), *rows.groupby(level)]
-    return pd.DataFrame([{"level": name, "n": len(part), **part.mean()} for name, part in parts])
+    return pd.DataFrame([{"level": name, "n": len(part), **part.mean(), "saved": saved(part)} for name, part in parts])
 
 
 def loops(problems: list[Problem], completions: list[Completion]) -> pd.DataFrame:
@@ -287,13 +360,16 @@ def loops(problems: list[Problem], completions: list[Completion]) -> pd.DataFram
 def compare_hints(frame: pd.DataFrame, model: str, draws: int, seed: int) -> pd.DataFrame:
     """The same traces, cut at the same window, under every hint and under none; only those that the window cut.
 
-    `gain`: accuracy minus that of the paper's hint, paired by problem; `p`: McNemar's, Holm-corrected over the table
-    (NaN where problems have several samples). Raises BadAnalysis if a hint lacks some of the completions that were cut.
+    `gain`: accuracy minus that of the paper's hint, paired by problem; `p`: its test (`stats.paired_tests`),
+    Holm-corrected over the table. Both are missing for the paper's hint itself. Raises BadAnalysis if a hint lacks
+    some of the completions that were cut, or the paper's has none at a window.
     """
     named = frame[(frame.model == model) & (frame.policy.str.startswith("hint: "))]
     rows, pairs = [], []
     for window in named.window.unique():
         here = frame[(frame.model == model) & (frame.window == window)].set_index(["problem_id", "sample"])
+        if not (here.policy == "shifted_window").any():
+            raise BadAnalysis(f"{model}: no completions under shifted_window at {window} to compare hints with")
         cut = here[(here.policy == "shifted_window") & here.overran]
         paper = cut.groupby("problem_id").correct.mean()
         for policy in ["shifted_window", *named.policy.unique(), "truncation"]:
@@ -301,32 +377,28 @@ def compare_hints(frame: pd.DataFrame, model: str, draws: int, seed: int) -> pd.
             if lacking := len(cut.index.difference(part.index)):
                 raise BadAnalysis(f"{model}, {policy}: window {window} lacks {lacking} of {len(cut)} cut completions")
             if len(cut):
-                part = part.loc[cut.index].reset_index()
-                pairs.append((part.groupby("problem_id").correct.mean().loc[paper.index], paper))
+                part, gain = part.loc[cut.index].reset_index(), None
+                if policy != "shifted_window":
+                    pairs.append((part.groupby("problem_id").correct.mean().loc[paper.index], paper))
+                    gain = paired_bootstrap(*pairs[-1], draws, seed)
                 bounds = _accuracy_interval(part)
-                gain = paired_bootstrap(*pairs[-1], draws, seed)
                 rows.append((window, policy, len(part), part.correct.mean(), *bounds, part.no_answer.mean(), gain))
     columns = ["window", "hint", "n", "accuracy", "accuracy_low", "accuracy_high", "no answer", "gain"]
-    return pd.DataFrame(rows, columns=columns).assign(p=paired_tests(pairs))
-
-
-def highest_shared(summary: pd.DataFrame, pair: tuple[str, str], rival: tuple[str, str], problem_set: str) -> float:
-    """The highest accuracy that both curves reach at some window."""
-    return min(float(curve(summary, *which, problem_set).accuracy.max()) for which in (pair, rival))
+    tests = iter(paired_tests(pairs, draws, seed))
+    return pd.DataFrame(rows, columns=columns).assign(p=[next(tests) if row[-1] else float("nan") for row in rows])
 
 
 def hint_gain(frame: pd.DataFrame, model: str, control: str, draws: int, seed: int) -> pd.DataFrame:
     """By window: share that overran, the paired accuracy difference of the hint to a truncation policy, and its test.
 
-    `p`: McNemar's, Holm-corrected over the windows (NaN where problems have several samples). Raises BadAnalysis if
-    the two have other windows or problems.
+    `p`: of the test (`stats.paired_tests`), Holm-corrected over the windows. Raises BadAnalysis if the two have other
+    windows or problems.
     """
     windowed = problem_table(frame, model, "shifted_window", "correct")
     cut = problem_table(frame, model, control, "correct")
     if set(windowed) != set(cut) or set(windowed.index) != set(cut.index):
         raise BadAnalysis(f"{model}: shifted_window and {control} have other windows or problems")
     cut, overran = cut.loc[windowed.index], problem_table(frame, model, "shifted_window", "overran").mean()
-    gains = {w: paired_bootstrap(windowed[w], cut[w], draws, seed) for w in windowed}
-    rows = [(w, overran[w], gain.estimate, gain.low, gain.high) for w, gain in gains.items()]
-    tests = paired_tests([(windowed[w], cut[w]) for w in windowed])
-    return pd.DataFrame(rows, columns=["window", "overran", "gain", "low", "high"]).assign(p=tests)
+    rows = [(w, overran[w], paired_bootstrap(windowed[w], cut[w], draws, seed)) for w in windowed]
+    tests = paired_tests([(windowed[w], cut[w]) for w in windowed], draws, seed)
+    return pd.DataFrame(rows, columns=["window", "overran", "gain"]).assign(p=tests)

@@ -36,7 +36,7 @@ sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
 
 
 def _axes(panels: int = 1, height: float = 3.6, width: float | None = None) -> tuple[Figure, list]:
-    """Panels, two a row, no wider than a page."""
+    """Panels, two a row: one takes the width of a page's text, two that of a page of two columns."""
     columns = min(panels, 2)
     rows, width = -(-panels // 2), width or (5.5 if panels == 1 else 3.4)
     figure, axes = plt.subplots(
@@ -66,20 +66,25 @@ def accuracy_curves(
 ) -> Figure:
     """Accuracy against average tokens, one line a model and policy, 95% intervals both ways; a panel a problem set.
 
-    Several sets have one panel more with their average. Where the paper has points for a set they are drawn too, in
-    thinking tokens, hollow and as printed.
+    Several sets have one panel more with their average: over the paper's three where all are there, else over all.
+    Where the paper has points they are drawn too, in thinking tokens, hollow and as printed.
     """
-    panels = [[name] for name in problem_sets] + [problem_sets] * (len(problem_sets) > 1)
+    printed = published.load("scaling") if tokens == "thinking_tokens" else pd.DataFrame(columns=["benchmark"])
+    of_figure_1 = [name for name in problem_sets if name in set(printed.benchmark)]
+    averaged = of_figure_1 if len(of_figure_1) == printed.benchmark.nunique() > 0 else problem_sets
+    panels = [[name] for name in problem_sets] + [averaged] * (len(problem_sets) > 1)
     figure, axes = _axes(len(panels))
     for axis, names in zip(axes, panels):
         for (model, policy), style in styles_of(frame).items():
             if not frame[(frame.model == model) & (frame.policy == policy) & frame.problem_set.isin(names)].empty:
                 _draw_curve(axis, curve_with_intervals(frame, model, policy, names, tokens, draws, seed), *style)
-        if len(names) == 1 and tokens == "thinking_tokens":
-            _draw_printed(axis, names[0])
-        title = BENCHMARKS.get(names[0], names[0]) if len(names) == 1 else "average"
+        if names == of_figure_1 and len(names) > 1:
+            _draw_points(axis, published.average_points(printed).reset_index().groupby("model", sort=False))
+        elif len(names) == 1:
+            _draw_points(axis, printed[printed.benchmark == names[0]].groupby("model", sort=False))
+        title = BENCHMARKS.get(names[0], names[0]) if len(names) == 1 else f"average of {len(names)} sets"
         axis.set(xlabel=f"average {tokens.replace('_', ' ')}", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
-    axes[0].legend(fontsize=8)
+        axis.legend(fontsize=8)  # n differs from panel to panel
     return figure
 
 
@@ -90,14 +95,12 @@ def _draw_curve(axis, points: pd.DataFrame, label: str, colour: str, marker: str
     }
     axis.errorbar(
         points.tokens, points.accuracy, **errors, label=f"{label} (n={points.n.max()})", color=colour, marker=marker,
-        linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5,
+        linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5, fillstyle="none" if not dashes else "full",
     )  # fmt: skip
 
 
-def _draw_printed(axis, problem_set: str) -> None:
-    printed = published.load("scaling")
-    rows = printed[printed.benchmark == problem_set]
-    for (model, part), marker in zip(rows.groupby("model", sort=False), "os"):
+def _draw_points(axis, by_model) -> None:
+    for (model, part), marker in zip(by_model, "os"):
         axis.plot(part.average_thinking_tokens, part.pass_at_1 / 100, marker=marker, fillstyle="none", color="0.5",
                   linestyle=":", label=f"{model}, as printed")  # fmt: skip
 
@@ -190,12 +193,12 @@ def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
     figure, [axis] = _axes()
     rows = summary[(summary.policy == "unbounded") & (summary.level == "all") & summary.problem_set.isin(problem_sets)]
     models = list(dict.fromkeys(rows.model))
-    colours = {"base": "#666666", "z1": "#0072B2", "r1": "#D55E00"}
-    for i, model in enumerate(models):
+    for i, (model, (_, colour, _), hatch) in enumerate(zip(models, RUN_STYLES, ["", "//", "..", "xx"])):
         part = rows[rows.model == model].set_index("problem_set").loc[problem_sets]
         places = [x + 0.25 * (i - (len(models) - 1) / 2) for x in range(len(problem_sets))]
         errors = [part.accuracy - part.accuracy_low, part.accuracy_high - part.accuracy]
-        axis.bar(places, part.accuracy, width=0.22, yerr=errors, capsize=3, color=colours.get(model), label=model)
+        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": model}
+        axis.bar(places, part.accuracy, width=0.22, yerr=errors, capsize=3, **style)
     axis.set_xticks(range(len(problem_sets)), [name.replace("_", " ") for name in problem_sets])
     axis.set(ylabel="accuracy", ylim=(0, 1.02), title=f"transfer, no window (n={rows.n.max()} a set)")
     axis.legend(fontsize=8)
@@ -280,7 +283,7 @@ def published_scaling(scaling: pd.DataFrame) -> Figure:
         axes[3].plot(row.average_thinking_tokens, row.pass_at_1, marker=marker, linestyle="", label=model)
     axes[3].set(xlabel="average thinking tokens, recomputed", ylabel="pass@1 (%), recomputed",
                 xlim=(0, 1.2 * average.average_thinking_tokens.max()), ylim=(0, 100),
-                title="mean of the three, largest window")  # fmt: skip
+                title="mean of the three, largest window (n=3)")  # fmt: skip
     axes[0].legend(fontsize=8)
     return figure
 

@@ -1,6 +1,5 @@
 """What the notebook says under its figures: sentences that take every number, and their verdict, from the data."""
 
-import numpy as np
 import pandas as pd
 
 from z1lib import published
@@ -9,28 +8,42 @@ from z1lib.stats import (
     Interval,
     bootstrap_interval,
     bootstrap_means,
-    is_shown,
     paired_bootstrap,
     paired_tests,
     percentile_interval,
     problems_needed,
-    wilson,
 )
 
+LEVEL = 0.05  # of every test, after Holm's correction over its family
+TEST = "McNemar, Holm-corrected"
 
-def say_curve(
-    frame: pd.DataFrame, summary: pd.DataFrame, model: str, policy: str, problem_set: str, draws: int, seed: int
+
+def verdict(gain: Interval, p: float, words: tuple[str, str, str] = ("better", "worse", "not shown to differ")) -> str:
+    """Which way a difference goes, if its corrected test says that it is more than chance."""
+    return words[2] if p > LEVEL else words[0] if gain.estimate > 0 else words[1]
+
+
+def say_curves(
+    frame: pd.DataFrame, summary: pd.DataFrame, model: str, policy: str, problem_sets: list[str], draws: int, seed: int
 ) -> str:
-    rows = curve(summary, model, policy, problem_set)
-    low, high = rows.iloc[0], rows.iloc[-1]
-    correct = problem_table(frame[frame.problem_set == problem_set], model, policy, "correct")
-    gain = paired_bootstrap(correct[high.window], correct[low.window], draws, seed)
-    clear = "rises" if gain.low > 0 else "falls" if gain.high < 0 else "does not clearly rise"
-    return (
-        f"**Measured.** Under `{policy}` the accuracy of `{model}` {clear} with the window: from "
-        f"{_share(low)} at a window of {low.window} to {_share(high)} at {high.window}, a paired difference of {gain} "
-        f"(n = {high.n})."
-    )
+    """Does accuracy rise from the smallest window to the largest? One test a problem set, one family."""
+    ends = {name: curve(summary, model, policy, name).iloc[[0, -1]] for name in problem_sets}
+    tables = {name: problem_table(frame[frame.problem_set == name], model, policy, "correct") for name in problem_sets}
+    pairs = [(table.iloc[:, -1], table.iloc[:, 0]) for table in tables.values()]
+    lines = []
+    for (name, rows), pair, p in zip(ends.items(), pairs, paired_tests(pairs, draws, seed)):
+        gain, (low, high) = paired_bootstrap(*pair, draws, seed), rows.itertuples()
+        lines.append(
+            f"**Measured.** Under `{policy}` the accuracy of `{model}` on `{name}` "
+            f"{verdict(gain, p, ('rises', 'falls', 'does not clearly rise'))} with the window: from {_share(low)} at a "
+            f"window of {low.window} to {_share(high)} at {high.window}, a paired difference of {gain} (n = {high.n}, "
+            f"{_say_p(p)})."
+        )
+    return "\n\n".join(lines)
+
+
+def _say_p(p: float) -> str:
+    return f"p < 0.001 ({TEST})" if p < 0.001 else f"p = {p:.3f} ({TEST})"
 
 
 def _share(row: pd.Series) -> str:
@@ -42,22 +55,21 @@ def say_hint(frame: pd.DataFrame, model: str, problem_set: str, draws: int, seed
     lines = []
     for control, words in [("truncation", "cut at the window"), ("truncation_matched", "cut at the same total tokens")]:
         gains = hint_gain(frame, model, control, draws, seed)
-        often = gains[gains.overran > 0.2]
-        shown = [is_shown(Interval(row.gain, row.low, row.high), row.p) for row in often.itertuples()]
-        surely = int((pd.Series(shown, dtype=bool).to_numpy() & (often.gain > 0).to_numpy()).sum())
-        span = ", ".join(_say_gain(row) for row in often.itertuples())
+        often = list(gains[gains.overran > 0.2].itertuples())
+        ahead = [row for row in often if row.gain.estimate > 0]
+        surely = sum(verdict(row.gain, row.p) == "better" for row in ahead)
+        span = ", ".join(f"{row.window}: {_signed(row.gain)}" for row in often)
         lines.append(
-            f"* Against the trace {words}: the hint is ahead at {int((often.gain > 0).sum())} of the {len(often)} "
-            f"windows that more than 20% overrun, at {surely} of them by more than chance (McNemar, Holm-corrected: p "
-            f"at most 0.05): {span or 'none'}."
+            f"* Against the trace {words}: the hint is ahead at {len(ahead)} of the {len(often)} windows that more "
+            f"than 20% overrun, at {surely} of them by more than chance ({TEST}: p at most {LEVEL}): {span or 'none'}."
         )
     return "**The hint.** Accuracy with it minus accuracy of the control, paired by problem.\n" + "\n".join(lines)
 
 
-def _say_gain(row) -> str:
-    if row.gain == row.low == row.high == 0:
-        return f"{row.window}: the same verdict on every problem"
-    return f"{row.window}: {row.gain:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+def _signed(gain: Interval) -> str:
+    if gain.is_degenerate:
+        return "the same on every problem" if not gain.estimate else f"{gain.estimate:+.2f} on every problem"
+    return f"{gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
 def say_levels(frame: pd.DataFrame, model: str, draws: int, seed: int) -> str:
@@ -66,7 +78,7 @@ def say_levels(frame: pd.DataFrame, model: str, draws: int, seed: int) -> str:
     for name, part in rows.groupby("problem_set", sort=False):
         levels = dict(list(part.groupby("level")))
         shown = ", ".join(
-            f"level {level}: {one.thinking_tokens.mean():.0f} (accuracy {one.correct.mean():.2f})"
+            f"level {level}: {_mean_tokens(one, draws, seed)} (n = {len(one)}, accuracy {one.correct.mean():.2f})"
             for level, one in levels.items()
         )
         line = f"* {name}: {shown}"
@@ -75,6 +87,12 @@ def say_levels(frame: pd.DataFrame, model: str, draws: int, seed: int) -> str:
             line += f"; the most complex takes {times} times the tokens of the simplest"
         lines.append(line + ".")
     return f"**Measured.** Mean thinking tokens of `{model}` without a window:\n" + "\n".join(lines)
+
+
+def _mean_tokens(rows: pd.DataFrame, draws: int, seed: int) -> str:
+    means = rows.groupby("problem_id").thinking_tokens.mean().to_numpy()
+    interval = percentile_interval(means.mean(), bootstrap_means(means[:, None], draws, seed)[:, 0])
+    return f"{interval.estimate:.0f} [{interval.low:.0f}, {interval.high:.0f}]"
 
 
 def _ratio_of_levels(simple: pd.DataFrame, complex_: pd.DataFrame, draws: int, seed: int) -> Interval:
@@ -99,32 +117,34 @@ def say_overthinking(frame: pd.DataFrame, pairs: list[tuple[str, str]], draws: i
     return "**Measured.** Share of the thinking, with its interval over problems:\n" + "\n".join(lines)
 
 
-def say_errors(errors: pd.DataFrame, model: str) -> str:
+def say_errors(frame: pd.DataFrame, errors: pd.DataFrame, model: str, policy: str, draws: int, seed: int) -> str:
     """From `analysis.window_errors`: where cutting costs more than it saves, and what an oracle would gain."""
-    first, worst, last = errors.iloc[0], errors.loc[errors.overthinking.idxmax()], errors.iloc[-1]
+    correct = problem_table(frame, model, policy, "correct")
+    worst = errors.loc[errors.overthinking.idxmax()]
+    last, best, first = correct.iloc[:, -1], correct.max(axis=1), correct.iloc[:, 0]
 
-    def share(value: float) -> str:
-        low, high = wilson(round(value * last.n), int(last.n))
-        return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    def share(values: pd.Series) -> Interval:
+        return paired_bootstrap(values, 0 * values, draws, seed)
 
+    early, late = (last - first).clip(lower=0), (correct[int(worst.window)] - last).clip(lower=0)
     return (
-        f"**Measured.** At the smallest window a share of {share(first.underthinking)} is cut too early for `{model}`: "
-        f"wrong there, right at the largest. The other way round, right early and wrong at the largest, are at most "
-        f"{share(worst.overthinking)} (window {worst.window:.0f}). An oracle that knows which window is right would "
-        f"reach {share(last.oracle)} instead of {share(last.accuracy)}, lucky guesses included (n = {last.n:.0f})."
+        f"**Measured.** At the smallest window a share of {share(early)} is cut too early for `{model}`: wrong there, "
+        f"right at the largest. The other way round, right early and wrong at the largest, are at most "
+        f"{share(late)} (window {worst.window:.0f}). An oracle that knows which window is right would gain "
+        f"{paired_bootstrap(best, last, draws, seed)} on {share(last)}, lucky guesses included (n = {len(last)})."
     )
 
 
 def say_before(frame: pd.DataFrame, model: str) -> str:
-    """Answers that stood in the thinking before the hint: what the hint did to them."""
+    """Answers that stood in the thinking before the hint: what the hint did to them, cut by cut."""
     rows = frame[(frame.model == model) & (frame.policy == "shifted_window") & frame.before_correct.notna()]
     right = rows[rows.before_correct.astype(bool)]
     if right.empty:
         return f"**Measured.** No trace of `{model}` that a window cut held a right answer before the hint."
     spoiled = int((~right.correct).sum())
     return (
-        f"**Measured.** {len(right)} traces of `{model}` that a window cut held the right answer before the hint "
-        f"already; after it the answer was wrong in {spoiled} of them."
+        f"**Measured.** In {len(right)} cuts of traces of `{model}` (a trace counts once for every window that cut it) "
+        f"the right answer stood before the hint already; after it the answer was wrong in {spoiled} of them."
     )
 
 
@@ -134,9 +154,8 @@ def say_hints(table: pd.DataFrame) -> str:
     for row in table[table.hint != "shifted_window"].itertuples():
         name = "no hint at all" if row.hint == "truncation" else f"`{row.hint.removeprefix('hint: ')}`"
         lines.append(
-            f"* window {row.window}, {name}: {row.gain} against the paper's hint, p = {row.p:.3f} (McNemar, "
-            f"Holm-corrected"
-            f"), on {row.n} problems: {verdict(row.gain, row.p)}."
+            f"* window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, {_say_p(row.p)}, on {row.n} "
+            f"problems: {verdict(row.gain, row.p)}."
         )
     return "**Measured.**\n" + "\n".join(lines)
 
@@ -146,37 +165,27 @@ def say_power(accuracy: float, n: int) -> str:
     wanted = {points: problems_needed(points / 100, accuracy) for points in (2, 5, 10) if accuracy + points / 100 < 1}
     shown = ", ".join(f"{points} points {count:,}" for points, count in wanted.items())
     return (
-        f"**Computed.** From an accuracy of {accuracy:.2f}, two models that agree no more than by chance "
-        f"need this many "
-        f"problems for 80% power: {shown or 'no such difference fits'}. Here are {n}. Models that agree "
-        f"on most problems "
-        "need fewer, which is why everything above is paired."
+        f"**Computed.** From an accuracy of {accuracy:.2f}, two models that agree no more than by chance need this "
+        f"many problems for 80% power: {shown or 'no such difference fits'}. Here are {n}. Models that agree on most "
+        "problems need fewer, which is why everything above is paired."
     )
 
 
-def say_ratio(ratio: Interval, accuracy: float, model: str, rival: str) -> str:
-    if ratio.estimate is None or ratio.low is None:
-        return f"**Measured.** An accuracy of {accuracy:.2f} is not reached by both `{model}` and `{rival}`."
-    if ratio.high < 1:
+def say_ratio(accuracy: float, ratio: Interval, n: int, model: str, rival: str) -> str:
+    """From `analysis.iso_accuracy_interval`: who needs fewer tokens, if the interval says so."""
+    if ratio.is_degenerate:
+        needs = "every draw is alike, so nothing is shown"
+    elif ratio.high < 1:
         needs = f"`{model}` needs fewer thinking tokens"
     elif ratio.low > 1:
         needs = f"`{model}` needs more thinking tokens"
     else:
         needs = "the interval holds 1, so neither is shown to need fewer"
     return (
-        f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `{model}` thinks "
-        f"{ratio} times as many "
-        f"tokens as `{rival}`: {needs}. In {ratio.undefined:.0%} of the bootstrap draws one of the two "
-        f"does not reach "
-        "it."
+        f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `{model}` thinks {ratio} times "
+        f"as many tokens as `{rival}` (n = {n}): {needs}. In {ratio.undefined:.0%} of the bootstrap draws one of the "
+        f"two does not reach it; they are in the interval, as 0 where only `{rival}` does not."
     )
-
-
-def verdict(gain: Interval, p: float = float("nan")) -> str:
-    """Which way a difference goes, if it is more than chance (`stats.is_shown`)."""
-    if not is_shown(gain, p):
-        return "not shown to differ"
-    return "better" if gain.estimate > 0 else "worse"
 
 
 def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws: int, seed: int) -> str:
@@ -187,10 +196,11 @@ def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws
         shared = tables["base"].index.intersection(tables[model].index)
         pairs.append((tables[model][shared], tables["base"][shared]))
     lines = []
-    for name, pair, p in zip(problem_sets, pairs, paired_tests(pairs)):
+    for name, pair, p in zip(problem_sets, pairs, paired_tests(pairs, draws, seed)):
         gain = paired_bootstrap(*pair, draws, seed)
-        test = "" if np.isnan(p) else f", p = {p:.3f} (McNemar, Holm-corrected)"
-        lines.append(f"* {name}: tuned minus base {gain}{test} on {len(pair[0])} problems: {verdict(gain, p)}.")
+        lines.append(
+            f"* {name}: tuned minus base {_signed(gain)}, {_say_p(p)}, on {len(pair[0])} problems: {verdict(gain, p)}."
+        )
     return f"**Measured.** `{model}` against the base model, no window:\n" + "\n".join(lines)
 
 

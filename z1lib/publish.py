@@ -45,15 +45,14 @@ def write_results(figures: Path) -> str:
     frame, draws, seed = analysis.join(*rows), profile.bootstrap_draws, profile.seed
     tracing = frame[frame.problem_set == "tracing"]
     pair, rival = ("z1", "shifted_window"), ("r1", "budget_forcing")
-    level = analysis.highest_shared(summary, pair, rival, "tracing")
-    ratio = analysis.iso_accuracy_interval(tracing, pair, rival, level, draws, seed)
+    ratio = analysis.iso_accuracy_interval(tracing, pair, rival, draws, seed)
     transfer = [name for name in profile.test_problems if not name.startswith("tracing")]
     sentences = [
-        findings.say_curve(frame, summary, *pair, "tracing", draws, seed),
+        findings.say_curves(frame, summary, *pair, ["tracing"], draws, seed),
         findings.say_hint(frame, "z1", "tracing", draws, seed),
         findings.say_levels(frame, "z1", draws, seed),
         findings.say_overthinking(tracing, [pair, rival], draws, seed),
-        findings.say_ratio(ratio, level, "z1", "r1") + " The rival is ours, not R1-Distill.",
+        findings.say_ratio(*ratio, "z1", "r1") + " The rival is ours, not R1-Distill.",
         findings.say_transfer(frame, "z1", transfer, draws, seed),
     ]
     return "\n\n".join([_provenance(notes, figures), *sentences]) + "\n"

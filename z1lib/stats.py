@@ -28,10 +28,18 @@ class Interval:
     high: float | None
     undefined: float = 0.0
 
+    @property
+    def is_degenerate(self) -> bool:
+        """Every draw gave one and the same number: the data say nothing about the spread."""
+        return self.low == self.high
+
     def __str__(self) -> str:
         if self.estimate is None or self.low is None:
             return "not reached"
-        return f"{self.estimate:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        if self.is_degenerate:
+            return f"{self.estimate:.2f} (no spread, so no interval)"
+        high = "not reached" if np.isinf(self.high) else f"{self.high:.2f}"
+        return f"{self.estimate:.2f} [{self.low:.2f}, {high}]"
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -80,23 +88,46 @@ def percentile_interval(estimate: float | None, draws: np.ndarray) -> Interval:
 def paired_bootstrap(values, reference, draws: int = 10_000, seed: int = 0) -> Interval:
     """The mean difference of two values of the same problems, with its paired bootstrap interval.
 
-    Raises BadAnalysis if the two differ in length or are empty. With one problem, or where all differences are the
-    same, the interval is that one value.
+    Raises BadAnalysis if the two differ in length, are empty or hold what is not a number. With one problem, or where
+    all differences are the same, the interval is that one value (`Interval.is_degenerate`).
     """
-    values, reference = np.asarray(values, dtype=float), np.asarray(reference, dtype=float)
-    if values.shape != reference.shape or values.ndim != 1 or not len(values):
-        raise BadAnalysis(f"paired values must be two equally long lists, got {values.shape} and {reference.shape}")
+    values, reference = _pair(values, reference)
     difference = values - reference
     return percentile_interval(difference.mean(), bootstrap_means(difference[:, None], draws, seed)[:, 0])
 
 
+def _pair(values, reference) -> tuple[np.ndarray, np.ndarray]:
+    values, reference = np.asarray(values, dtype=float), np.asarray(reference, dtype=float)
+    if not values.size and not reference.size:
+        raise BadAnalysis("no problems to compare")
+    if values.shape != reference.shape or values.ndim != 1:
+        raise BadAnalysis(f"paired values must be two equally long lists, got {values.shape} and {reference.shape}")
+    if not (np.isfinite(values).all() and np.isfinite(reference).all()):
+        raise BadAnalysis("paired values must be numbers, got some that are missing or infinite")
+    return values, reference
+
+
 def mcnemar_test(correct, reference) -> float:
-    """The exact p-value of McNemar's test: do two policies differ in what they get right on the same problems?"""
-    correct, reference = np.asarray(correct, dtype=bool), np.asarray(reference, dtype=bool)
-    if correct.shape != reference.shape or not len(correct):
-        raise BadAnalysis(f"paired answers must be equally long, got {correct.shape} and {reference.shape}")
-    table = [[int(np.sum((correct == a) & (reference == b))) for b in (True, False)] for a in (True, False)]
+    """The exact p-value of McNemar's test: do two policies differ in what they get right on the same problems?
+
+    Raises BadAnalysis for what is not right (1) or wrong (0).
+    """
+    correct, reference = _pair(correct, reference)
+    if not _is_binary(correct, reference):
+        raise BadAnalysis("McNemar's test takes right and wrong answers, not means over samples")
+    table = [[int(np.sum((correct == a) & (reference == b))) for b in (1, 0)] for a in (1, 0)]
     return float(mcnemar(table, exact=True).pvalue)
+
+
+def _is_binary(*values) -> bool:
+    return bool(np.isin(np.concatenate(values), [0, 1]).all())
+
+
+def bootstrap_p(draws: np.ndarray) -> float:
+    """The two-sided p-value of a difference from its bootstrap draws: twice the smaller share on one side of zero."""
+    draws = np.asarray(draws)
+    sides = (np.sum(draws <= 0) + 1, np.sum(draws >= 0) + 1)
+    return float(min(1, 2 * min(sides) / (len(draws) + 1)))
 
 
 def correct_family(p_values: list[float]) -> list[float]:
@@ -104,22 +135,21 @@ def correct_family(p_values: list[float]) -> list[float]:
     return [] if not p_values else [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
-def paired_tests(pairs: list[tuple[Sequence[float], Sequence[float]]]) -> list[float]:
-    """McNemar's p-values of a family of paired accuracies, Holm-corrected.
+def paired_tests(
+    pairs: list[tuple[Sequence[float], Sequence[float]]], draws: int = 10_000, seed: int = 0
+) -> list[float]:
+    """The p-values of a family of paired accuracies, Holm-corrected over the family.
 
-    NaN for a pair with means over several samples, which the test is not made for.
+    McNemar's where every answer is right or wrong; the paired bootstrap's where there are means over samples.
     """
-    tested = [i for i, pair in enumerate(pairs) if np.isin(np.concatenate(pair), [0, 1]).all()]
-    corrected = correct_family([mcnemar_test(*pairs[i]) for i in tested])
-    found = dict(zip(tested, corrected))
-    return [found.get(i, float("nan")) for i in range(len(pairs))]
 
+    def test(values, reference) -> float:
+        values, reference = _pair(values, reference)
+        if _is_binary(values, reference):
+            return mcnemar_test(values, reference)
+        return bootstrap_p(bootstrap_means((values - reference)[:, None], draws, seed)[:, 0])
 
-def is_shown(difference: Interval, p: float) -> bool:
-    """Whether a difference is more than chance at 5%: by its corrected test, or by its interval where there is none."""
-    if not np.isnan(p):
-        return p <= 0.05
-    return difference.low > 0 or difference.high < 0
+    return correct_family([test(*pair) for pair in pairs])
 
 
 def problems_needed(difference: float, accuracy: float, power: float = 0.8, agreement: float = 0.0) -> int:
@@ -172,6 +202,25 @@ def iso_accuracy_ratio(curve: Curve, reference_curve: Curve, accuracy: float) ->
     return None if tokens is None or not reference else tokens / reference
 
 
+def token_ratio_interval(estimate: float | None, tokens: np.ndarray, reference: np.ndarray) -> Interval:
+    """The interval of a ratio of token needs from their draws, NaN where an accuracy was not reached.
+
+    No draw is dropped. One in which only the reference does not reach it lies below every ratio (0), one in which only
+    the subject does not lies above (infinity); one in which neither does says nothing and widens the interval at both
+    ends. `undefined` is the share of all three.
+    """
+    missing, reference_missing = np.isnan(tokens), np.isnan(reference)
+    ratio = tokens / reference
+    low = np.where(reference_missing, 0, np.where(missing, np.inf, ratio))
+    high = np.where(missing, np.inf, np.where(reference_missing, 0, ratio))
+    undefined = float(np.mean(missing | reference_missing))
+    if estimate is None:
+        return Interval(None, None, None, undefined)
+    # Between a number and infinity nothing can be interpolated: the ends are draws.
+    ends = np.percentile(low, 2.5, method="lower"), np.percentile(high, 97.5, method="higher")
+    return Interval(estimate, *map(float, ends), undefined)
+
+
 def area_under_curve(curve: Curve, low: float, high: float) -> float:
     """Mean accuracy over the logarithm of tokens from `low` to `high`; outside its points a curve stays level.
 
@@ -183,7 +232,8 @@ def area_under_curve(curve: Curve, low: float, high: float) -> float:
     tokens, reached = zip(*sorted(curve))
     inside = [token for token in tokens if low < token < high]
     grid = np.log([low, *inside, high])
-    return float(np.trapezoid(np.interp(grid, np.log(tokens), reached), grid) / (grid[-1] - grid[0]))
+    places = np.log(np.maximum(tokens, 1e-9))  # a point of no tokens lies left of all others
+    return float(np.trapezoid(np.interp(grid, places, reached), grid) / (grid[-1] - grid[0]))
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:

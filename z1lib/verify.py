@@ -27,6 +27,8 @@ def _differences(key: tuple, row: pd.Series) -> list[str]:
     name = f"{model}, {policy} {window}, {problem_set}" + (f" level {level}" if level != "all" else "")
     if pd.isna(row.accuracy_fresh) or pd.isna(row.accuracy_committed):
         return [f"{name}: only in the {'committed' if pd.isna(row.accuracy_fresh) else 'fresh'} summary"]
+    if row.n_fresh != row.n_committed:
+        return [f"{name}: {row.n_fresh:.0f} completions, committed {row.n_committed:.0f}"]
     spread = (row.accuracy_high_committed - row.accuracy_low_committed) / 2**0.5
     tolerances = {"accuracy": max(ACCURACY, spread)}
     if level == "all" and row.n_committed >= FEW_PROBLEMS:
@@ -36,7 +38,7 @@ def _differences(key: tuple, row: pd.Series) -> list[str]:
     return [
         f"{name}: {column.replace('_', ' ')} {row[f'{column}_fresh']:.2f}, committed {row[f'{column}_committed']:.2f}"
         for column, allowed in tolerances.items()
-        if abs(row[f"{column}_fresh"] - row[f"{column}_committed"]) > allowed
+        if not abs(row[f"{column}_fresh"] - row[f"{column}_committed"]) <= allowed  # a missing number has moved too
     ]
 
 
