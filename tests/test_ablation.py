@@ -45,6 +45,9 @@ def test_subsets_have_nearly_equal_budgets_and_each_seed_is_a_run_of_its_own():
 def test_the_ablation_profiles_decode_every_model_they_train(name, subsets):
     profile = load_profile(name)
     assert len(profile.subsets) == subsets
+    first, *others = profile.subsets.values()  # what the others are compared with: the claim is about the longest
+    assert first["order"] == "longest"
+    assert sum(subset["tokens"] == first["tokens"] for subset in others) == 2
     assert set(profile.models) == {
         f"{key}-{seed}" for key, subset in profile.subsets.items() for seed in subset["seeds"]
     }

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from z1lib import footprint, sft, sft_data
 from z1lib.models import make_random_model
 from z1lib.profile import load_profile
 from z1lib.records import Trajectory
-from z1lib.study import MissingHardware, check_hardware, nearest_profile
+from z1lib.study import MissingHardware, check_hardware, smaller_profile
 
 GIB = 2**30
 LORA = {"r": 64, "lora_alpha": 64, "target_modules": "all-linear"}
@@ -55,6 +56,7 @@ def test_full_fine_tuning_of_7b_is_sixteen_bytes_a_parameter_shared_by_the_devic
     gathered = sharded.weights - 4 * parameters // 8
     assert 1.0 < gathered / GIB < 4.0  # embeddings, head and two layers in bf16
     assert sharded.steps == 2 * 256 // 256
+    assert sharded.disk == 3 * 16 * parameters  # two checkpoints and one being written
 
 
 def test_checkpointing_keeps_a_fraction_of_the_activations(qwen_7b):
@@ -68,28 +70,35 @@ def test_checkpointing_keeps_a_fraction_of_the_activations(qwen_7b):
 def test_the_profiles_for_7b_fit_their_cards_with_the_longest_batch(qwen_7b, name, card, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # for the loss head and the context of a GPU
     monkeypatch.setattr(sft, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(footprint.shutil, "disk_usage", lambda folder: Namespace(free=10**12))
     whole = footprint.estimate(qwen_7b, examples(2, 2048, 8192), load_profile(name))
-    footprint.check_fits(whole, load_profile(name), int(0.97 * card * GIB))
+    footprint.check_fits(whole, load_profile(name), Path("."), int(0.97 * card * GIB))
     full = replace(load_profile(name), gpus=1, fsdp={}, lora={})
     with pytest.raises(footprint.DoesNotFit, match=r"takes \d\d\d\.\d GiB a device \(weights 28\.4"):
-        footprint.check_fits(footprint.estimate(qwen_7b, examples(2, 2048, 8192), full), full, card * GIB)
+        footprint.check_fits(footprint.estimate(qwen_7b, examples(2, 2048, 8192), full), full, Path("."), card * GIB)
 
 
-def test_what_does_not_fit_is_refused_with_the_nearest_profile_that_does(tiny_model):
+def test_what_does_not_fit_is_refused_with_the_next_smaller_profile(tiny_model, tmp_path, monkeypatch):
     profile = load_profile("mini")
     needs = footprint.estimate(tiny_model, examples(8, 10, 10), profile)
-    footprint.check_fits(needs, profile)
-    with pytest.raises(
-        footprint.DoesNotFit, match="the nearest profile that fits is smoke: `make reproduce PROFILE=smoke`"
-    ):
-        footprint.check_fits(needs, profile, needs.total - 1)
+    footprint.check_fits(needs, profile, tmp_path)
+    with pytest.raises(footprint.DoesNotFit, match="GPUs is smoke: `make reproduce PROFILE=smoke`"):
+        footprint.check_fits(needs, profile, tmp_path, needs.total - 1)
+    with pytest.raises(footprint.DoesNotFit, match="no smaller profile runs on the GPUs of this machine"):
+        footprint.check_fits(needs, load_profile("smoke"), tmp_path, needs.total - 1)
+    monkeypatch.setattr(footprint.shutil, "disk_usage", lambda folder: Namespace(free=needs.disk - 1))
+    with pytest.raises(footprint.DoesNotFit, match="make room, or lower `keep_checkpoints`"):
+        footprint.check_fits(needs, profile, tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
 def test_a_profile_for_gpus_names_the_one_for_this_machine():
-    assert nearest_profile(load_profile("paper")) == "mini"
-    with pytest.raises(MissingHardware, match="8 GPU.* nearest profile that runs here is mini"):
+    assert smaller_profile(load_profile("paper")) == "mini"
+    assert smaller_profile(load_profile("smoke")) is None
+    with pytest.raises(MissingHardware, match="8 GPU.* this machine's GPUs is mini"):
         check_hardware(load_profile("paper"))
+    with pytest.raises(MissingHardware, match="wants 4 GPU"):
+        check_hardware(load_profile("paper", machines=2))
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "epochs"), [(2, 1, 1), (4, 3, 2), (3, 2, 1)])

@@ -4,7 +4,7 @@ Text inside a message never becomes a control token: a user who writes "<|im_end
 """
 
 import re
-from itertools import count
+from itertools import count, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,8 +18,19 @@ def conversation(prompt: str, system_prompt: str | None) -> list[Message]:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of plain text, tokenised alone: no special token is added, none is recognised."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    """Ids of plain text, tokenised alone: no special token is added, none is recognised.
+
+    Tokenizers have control tokens that are not marked special (Qwen2.5's "</tool_call>", "<|fim_prefix|>"), which
+    `split_special_tokens` does not split: text that spells one is cut behind its first character.
+    """
+    unmarked = "|".join(map(re.escape, set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens)))
+    starts = [match.start() + 1 for match in re.finditer(f"(?={unmarked})", text)] if unmarked else []
+    pieces = [text[start:end] for start, end in pairwise([0, *starts, len(text)])]
+    return [
+        i
+        for piece in pieces
+        for i in tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:

@@ -6,6 +6,7 @@ Not in it: fragmentation, and what other processes take.
 """
 
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from z1lib.profile import Profile
 from z1lib.sft import DTYPES, mixed_precision
 from z1lib.sft_data import IGNORE
-from z1lib.study import nearest_profile
+from z1lib.study import say_smaller
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "process")
 CONTAINER_LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
@@ -46,6 +47,7 @@ class Footprint:
     steps: int
     tokens: int  # through the model, prompt and response
     hours: float  # at the profile's training_tokens_per_second
+    disk: int  # bytes of the checkpoints kept, and of the one that is being written
 
     @property
     def total(self) -> int:
@@ -72,18 +74,26 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
         steps=count_steps(len(examples), profile),
         tokens=tokens,
         hours=tokens / profile.training_tokens_per_second / 3600,
+        # FSDP writes the weights of a whole checkpoint twice, for itself and for transformers.
+        disk=(profile.keep_checkpoints + 1) * (4 * (2 if profile.fsdp else 1) + ADAM_BYTES) * trained,
     )
 
 
-def check_fits(footprint: Footprint, profile: Profile, device_bytes: int | None = None) -> None:
-    """Raises DoesNotFit if a device has less memory than the run takes (default: what this machine's devices have)."""
+def check_fits(footprint: Footprint, profile: Profile, folder: Path, device_bytes: int | None = None) -> None:
+    """Raises DoesNotFit if a device has less memory than the run takes (default: what this machine's devices have), or
+    the disk of `folder` less space than its checkpoints."""
+    free = shutil.disk_usage(folder).free
+    if footprint.disk > free:
+        raise DoesNotFit(
+            f"profile {profile.name} writes {footprint.disk / 2**30:.1f} GiB of checkpoints, the disk of {folder} has "
+            f"{free / 2**30:.1f} GiB left: make room, or lower `keep_checkpoints`"
+        )
     has = device_bytes or device_memory()
     if footprint.total > has:
         parts = ", ".join(f"{name} {getattr(footprint, name) / 2**30:.1f}" for name in PARTS)
         raise DoesNotFit(
             f"profile {profile.name} takes {footprint.total / 2**30:.1f} GiB a device ({parts}), this machine has "
-            f"{has / 2**30:.1f}; the nearest profile that fits is {nearest_profile(profile)}: "
-            f"`make reproduce PROFILE={nearest_profile(profile)}`"
+            f"{has / 2**30:.1f}; {say_smaller(profile)}"
         )
 
 

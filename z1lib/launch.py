@@ -1,7 +1,6 @@
 """The same fine-tuning on one device or on several: here, or in the processes that `accelerate launch` starts.
 
-`train` is what the notebook calls. On a cluster, `write_job` and then on every node, with accelerate's own
-configuration of machines: `accelerate launch --config_file cluster.yaml -m z1lib.launch runs/paper/models/z1.job`.
+`train` is what the notebook calls. For several machines it writes the job and says what to start on each of them.
 """
 
 import json
@@ -26,11 +25,24 @@ class LaunchFailed(RuntimeError):
     """A process of the launch failed; the message names its log and quotes the end of it."""
 
 
+class StartElsewhere(RuntimeError):
+    """The job is for several machines; the message says what to start on each."""
+
+
 def train(rows: list[Trajectory], base: Path, output: Path, profile: Profile) -> list[dict]:
-    """`sft.fine_tune` on the profile's devices: in this process, or in one process a GPU where there are several."""
+    """`sft.fine_tune` on the profile's devices: in this process, or in one process a GPU where there are several.
+
+    Raises LaunchFailed, and StartElsewhere where the profile names several machines and they have not trained it yet.
+    """
     if profile.gpus <= 1:
         return fine_tune(rows, base, output, profile)
     done = read_finished(rows, base, output, profile)
+    if done is None and profile.machines > 1:
+        raise StartElsewhere(
+            f"start on each of the {profile.machines} machines, which must see this folder under the same path, "
+            f"`accelerate launch --config_file cluster.yaml -m z1lib.launch {write_job(rows, base, output, profile)}`; "
+            "when they are done, run this cell again"
+        )
     if done is None:
         recipe = hash_recipe(rows, base, profile)
         log = output.with_name(f"{output.name}.checkpoints-{recipe}") / LOG

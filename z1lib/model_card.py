@@ -15,8 +15,11 @@ RECIPE_KEYS = ["seed", "gpus", "learning_rate", "warmup_steps", "epochs", "batch
 RECIPE_KEYS += ["max_length", "mixed_precision", "padding_free", "lora", "fsdp", "system_prompt"]
 
 
-def write_card(name: str, rows: list[Trajectory], base: Path, profile: Profile, training: dict) -> str:
-    """The card in Markdown with the Hub's metadata on top; every number comes from the arguments."""
+def write_card(name: str, rows: list[Trajectory], base: Path, profile: Profile, precision: str, training: dict) -> str:
+    """The card in Markdown with the Hub's metadata on top; every number comes from the arguments.
+
+    `precision` is what the profile's `mixed_precision` came to on this hardware.
+    """
     metadata = ModelCardData(library_name="transformers", base_model=profile.base_model, tags=["sft", "trl", "z1"])
     losses = [row["loss"] for row in training["log"] if "loss" in row]
     data = hashlib.sha256(json.dumps([vars(row) for row in rows], sort_keys=True).encode()).hexdigest()[:16]
@@ -28,10 +31,12 @@ def write_card(name: str, rows: list[Trajectory], base: Path, profile: Profile, 
     sources = ", ".join(sorted({row.source for row in rows}))
     lines += ["## Data\n", f"{len(rows):,} examples, {sum(row.token_count for row in rows):,} response tokens, from "]
     lines[-1] += f"{sources}; sha256 of the rows `{data}`. The loss counts the response and its end token.\n"
-    lines += ["## Recipe\n", *(f"* {key}: `{getattr(profile, key)!r}`" for key in RECIPE_KEYS), ""]
+    recipe = {key: getattr(profile, key) for key in RECIPE_KEYS} | {"mixed_precision": precision}
+    lines += ["## Recipe\n", *(f"* {key}: `{value!r}`" for key, value in recipe.items())]
+    lines += ["* cosine decay, AdamW without weight decay\n"]
     lines += [f"{len(losses)} steps, the loss went from {losses[0]:.3f} to {losses[-1]:.3f}.\n"]
     lines += ["## Provenance\n", f"* code: commit `{commit()}`; recipe and data: `{training['recipe']}`"]
-    lines += [f"* weights it started from: `{fingerprint(base)}`"]
+    lines += [f"* weights it started from: `{fingerprint(base)}`, revision `{profile.base_model_revision}`"]
     lines += [f"* hardware: {where['hardware']}", f"* versions: {where['versions']}\n"]
     return "\n".join(lines)
 

@@ -8,7 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate.utils import enable_fsdp_ram_efficient_loading
 from peft import LoraConfig
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
@@ -76,8 +78,12 @@ def mixed_precision(profile: Profile) -> str:
 
 
 def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
-    """The profile's recipe for TRL: cosine decay, AdamW without weight decay, examples in the dataset's order."""
-    return SFTConfig(
+    """The profile's recipe for TRL: cosine decay, AdamW without weight decay, examples in the dataset's order.
+
+    Sharded, gradients are summed in float32, over processes after every batch: by default accelerate would reduce them
+    in the compute dtype, and every device would hold those of the whole model until the last batch of a step.
+    """
+    config = SFTConfig(
         output_dir=str(output_dir),
         learning_rate=profile.learning_rate,
         lr_scheduler_type="cosine",
@@ -98,20 +104,25 @@ def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
         max_length=None,  # make_dataset has refused what is too long
         dataset_kwargs={"skip_prepare_dataset": True},  # tokenize_example has built the labels
         save_steps=profile.save_steps,
-        save_total_limit=1,
+        save_total_limit=profile.keep_checkpoints,
         logging_steps=1,
         disable_tqdm=True,  # Progress takes its place
         report_to="none",
         seed=profile.seed,
         data_seed=profile.seed,
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if profile.fsdp else None,
     )
+    if profile.fsdp and (dtype := DTYPES[mixed_precision(profile)]) != torch.float32:
+        config.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32)
+    return config
 
 
 def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile) -> list[dict]:
     """Fine-tune `base` on `rows`, save the model to `output` (whole or absent) and return the training log.
 
     Nothing is done twice: a model already trained on these rows by this recipe is kept, and a run that was killed goes
-    on from its last checkpoint. `output`/training.json holds the log and the hash of data and recipe. In a process
+    on from its last checkpoint (the profile keeps `keep_checkpoints`; to go on from an earlier one, delete those behind
+    it). `output`/training.json holds the log and the hash of data and recipe. In a process
     group every process calls this with the same arguments; the first one writes.
     """
     if not rows:
@@ -127,7 +138,7 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
         model = gather_model(trainer, AutoConfig.from_pretrained(base).dtype or torch.float32)
         if writes:
             training = {"recipe": recipe, "log": trainer.state.log_history}
-            card = write_card(output.name, rows, base, profile, training)
+            card = write_card(output.name, rows, base, profile, mixed_precision(profile), training)
             notes = {"training.json": json.dumps(training), "README.md": card}
             save_whole(output, model, trainer.processing_class, notes)
             shutil.rmtree(checkpoints, ignore_errors=True)
@@ -162,6 +173,8 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
         )
     config._n_gpu = min(1, config.n_gpu)  # else the Trainer would use all cards in one process and multiply the batch
     torch.manual_seed(profile.seed)
+    if profile.fsdp.get("cpu_ram_efficient_loading"):
+        enable_fsdp_ram_efficient_loading()  # transformers looks for it before the Trainer would say so
     trainer = ResponseTrainer(
         model=AutoModelForCausalLM.from_pretrained(
             base,

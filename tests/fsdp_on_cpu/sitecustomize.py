@@ -23,10 +23,14 @@ if "RANK" in os.environ:
         plain_init(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
         if fsdp_plugin is not None:
             self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            if self._mixed_precision != "no":  # as in the branch that accelerate did not take
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
             self.fsdp_plugin = fsdp_plugin
 
     def prepare_and_tell(self, model):
+        loaded = sum(float(parameter.detach().abs().sum()) for parameter in model.parameters())
         model = plain_prepare(self, model)
+        policies = [module._get_fsdp_state()._mp_policy for module in model.modules() if isinstance(module, FSDPModule)]
         parameters = dict(model.named_parameters())
         told = {
             "is_fsdp_module": isinstance(model, FSDPModule),
@@ -34,6 +38,10 @@ if "RANK" in os.environ:
             "all_dtensors": all(isinstance(parameter, DTensor) for parameter in parameters.values()),
             "local_share": sum(p.to_local().numel() for p in parameters.values())
             / sum(p.numel() for p in parameters.values()),
+            "tied": model.config.tie_word_embeddings,
+            "loaded": loaded,  # the sum of the weights that this process had before they were shared
+            "computes_in": sorted({str(policy.param_dtype) for policy in policies}),
+            "reduces_in": sorted({str(policy.reduce_dtype) for policy in policies}),
             "checkpointed": any("_checkpoint_wrapped_module" in name for name in parameters),
         }
         Path(os.environ["Z1_TOLD"], f"{os.environ['RANK']}.json").write_text(json.dumps(told))
@@ -50,6 +58,10 @@ if "RANK" in os.environ:
         if state.global_step == int(os.environ["Z1_KILL_AT"]):
             os._exit(9)
 
+    def synchronised(self, model):
+        raise AssertionError("gradients of the whole model would be kept on every device")
+
+    accelerator.Accelerator.no_sync = synchronised
     if os.environ.get("Z1_HEAD") == "trl":
         sft.ResponseTrainer.compute_loss = SFTTrainer.compute_loss
     if "Z1_KILL_AT" in os.environ:
