@@ -1,10 +1,12 @@
 """What a student sees in a real browser (`make test-browser`): JupyterLab, the slider, the demo, the report.
 
-Needs the extra `browser` and Chromium on the PATH (Debian: `apt install chromium`); skipped with a reason elsewhere.
+Needs the extra `browser` and Chromium on the PATH (Debian: `apt install chromium`); skipped with a reason elsewhere,
+but not in CI. What was on the screen is in `runs/screenshots`, to be looked at.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -13,13 +15,16 @@ import urllib.request
 import pytest
 from test_notebooks import ROOT, clone_project, environment_of
 
+from z1lib.demo import MOST_TOKENS
 from z1lib.engines.serving import free_port
 
 playwright = pytest.importorskip("playwright.sync_api", reason="`pip install -e '.[browser]'` brings playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH: `apt install chromium`"),
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="no Chromium on the PATH: `apt install chromium`"
+    ),
 ]
 
 
@@ -65,6 +70,12 @@ def lab(tmp_path_factory) -> str:
     os.killpg(process.pid, 9)
 
 
+def look(page, name: str) -> None:
+    folder = ROOT / "runs" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
 def run_all(page, url: str, cells: int) -> None:
     """Open a notebook, run all its cells, wait until the last has run."""
     page.goto(f"{url}?reset")  # else JupyterLab opens the notebooks of the last test again
@@ -90,7 +101,8 @@ def test_jupyterlab_runs_the_analysis_and_shows_its_figures(browser, lab):
     assert page.locator(".jp-OutputArea-output img").count() >= 10
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-    assert "No models were trained here yet" in page.locator(".jp-Notebook").inner_text()
+    assert "Not made here yet: completions.jsonl" in page.locator(".jp-Notebook").inner_text()
+    look(page, "analysis")
     page.close()
 
 
@@ -106,6 +118,8 @@ def test_the_slider_moves_and_the_text_changes(browser, lab):
         handle.press("ArrowRight")
     page.wait_for_timeout(1500)
     assert text.inner_text() != before
+    handle.scroll_into_view_if_needed()
+    look(page, "slider")
     page.close()
 
 
@@ -118,20 +132,36 @@ def demo(tiny_model) -> str:
     os.killpg(process.pid, 9)
 
 
+# Every text that the right page has shown.
+NOTE_TEXTS = """() => {
+    const page = document.querySelector('#page-1');
+    window.texts = [];
+    new MutationObserver(() => window.texts.push(page.innerText)).observe(
+        page, {subtree: true, childList: true, characterData: true});
+}"""
+
+
 def test_the_demo_streams_and_two_sessions_keep_their_own_text(browser, demo):
     pages = [browser.new_context().new_page() for _ in range(2)]
     hints = ["FIRST HINT", "SECOND HINT"]
     for page, hint in zip(pages, hints):
         page.goto(demo)
         page.get_by_label("hint").fill(f"\n\n{hint}:\n\n")
+        page.evaluate(NOTE_TEXTS)
     for page in pages:
         page.get_by_role("button", name="think").click()
-    for page, hint, other in zip(pages, hints, reversed(hints)):
-        left = page.locator("#page-0")
-        playwright.expect(left).to_contain_text(hint, timeout=60_000)
-        playwright.expect(left).to_contain_text("tokens")
-        assert other not in left.inner_text()
+    for page, hint in zip(pages, hints):
+        playwright.expect(page.locator("#page-0")).to_contain_text(hint, timeout=60_000)
+        playwright.expect(page.locator("#page-1")).to_contain_text(f"= {MOST_TOKENS} tokens", timeout=60_000)
+    for i, (page, hint, other) in enumerate(zip(pages, hints, reversed(hints))):  # both are done: all there ever was
+        texts = page.evaluate("window.texts")
+        counts = [int(found[1]) for text in texts if (found := re.search(r"(\d+) thinking", text))]
+        assert len(set(counts)) > 3  # it grew before the eyes
+        assert counts == sorted(counts)
+        assert not any(other in text for text in texts)
+        assert other not in page.locator("#page-0").inner_text()
         assert hint not in page.locator("#page-1").inner_text()  # left alone: no hint
+        look(page, f"demo-{i}")
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -151,3 +181,4 @@ def test_the_report_fits_the_page_and_needs_nothing_else(browser, tmp_path, widt
     assert len(widths) >= 10
     assert min(widths) > 0
     assert trouble == []
+    look(page, f"report-{width}")

@@ -46,7 +46,7 @@ def test_the_set_up_cell_makes_a_bare_python_run_the_first_cells(tmp_path):
     COLAB.mkdir()
     here = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{published}.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}
     cell = cells("04_analysis")
-    program = "\n\n".join(cell[i].source for i in (2, 3, 4, 5)) + "\nprint(len(summary), study.is_bare)"
+    program = "\n\n".join(cell[i].source for i in (2, 3, 4, 5)) + "\nprint(len(summary), study.reads_committed)"
     try:
         run = subprocess.run(
             [tmp_path / "bare/bin/python", "-c", program],

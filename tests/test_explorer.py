@@ -43,6 +43,14 @@ def test_what_a_model_wrote_is_text_and_never_markup():
     assert "&lt;script&gt;" in page
 
 
+def test_an_answer_behind_thinking_that_the_model_closed_itself_is_shown():
+    row = replace(saved("a", 8, False), answer_text="so it is 7", answer_tokens=4, hint_tokens=0)
+    page = show_completion(PROBLEMS[0], row, Grade("a", True, "7", "last boxed", None, row.key), "hint!")
+    assert "so it is 7" in page
+    assert "cut at" not in page
+    assert "hint!" not in page
+
+
 def test_completions_that_are_not_there_are_named():
     with pytest.raises(ValueError, match="no completions of 'z9' under 'shifted_window'"):
         explore_windows(PROBLEMS, ROWS, GRADES, "z9", "shifted_window", "hint")

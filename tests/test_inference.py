@@ -357,10 +357,7 @@ def test_a_stream_that_is_closed_stops_decoding(engine):
     one = stream(engine, PROMPTS[0], [Unbounded(200)])
     next(one)
     one.close()
-    threads = [thread for thread in threading.enumerate() if thread.name.endswith("(decode)")]
-    for thread in threads:
-        thread.join(5)
-    assert not any(thread.is_alive() for thread in threads)
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(decode)")]  # the engine is free
 
 
 def test_two_problems_that_ask_the_same_keep_their_rows(tmp_path):

@@ -2,8 +2,11 @@
 
 import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from z1lib.profile import load_profile
@@ -51,6 +54,58 @@ def test_every_target_is_one_that_make_knows(target):
         ["make", "-n", "-o", ".venv/.ready", target, "NB=04_analysis"], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
+
+
+TEXTS = {"README.md": TEXT} | {
+    path.name: "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+}
+COMMANDS = re.compile(
+    r"(?:`|^ *)((?:make|pip|python|conda|accelerate|vllm|hf|git|jupyter) [^`\n]*(?:\n[^`\n]+)?)(?=`|$)", re.M
+)
+# Commands that cannot run in a test: they need a hub, conda or a cluster. Their parts are checked elsewhere.
+ELSEWHERE = {
+    "conda env create -f environment.yml": "test_conda_and_pip_have_the_same_pins",
+    "vllm serve": "test_server.py and test_vllm.py start it",
+    "accelerate launch": "test_two_machines_learn_what_one_process_learns",
+}
+
+
+def commands() -> list[tuple[str, str]]:
+    found = [(name, " ".join(match[1].split())) for name, text in TEXTS.items() for match in COMMANDS.finditer(text)]
+    return found
+
+
+def test_the_texts_show_commands():
+    assert len(commands()) > 15
+
+
+@pytest.mark.parametrize(("name", "command"), sorted(set(commands())))
+def test_every_command_in_the_texts_is_one_that_is_there(name, command):
+    """A target that make has, an extra that pip finds, a module with these options; the rest is tested by name."""
+    if command.startswith("make "):
+        assert re.split(r"[ #]", command)[1] in TARGETS
+    elif command.startswith("pip install"):
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(re.search(r"\[(.*)\]", command)[1].split(",")) <= set(extras)
+    elif command.startswith("python -m z1lib"):
+        module, options = command.split()[2], re.findall(r"--[a-z-]+", command)
+        shown = subprocess.run(
+            [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert set(options) <= set(re.findall(r"--[a-z-]+", shown))
+    elif command.startswith("python benchmarks"):
+        assert (ROOT / command.split()[1]).exists()
+    else:
+        assert any(command.startswith(known) for known in ELSEWHERE), command
+
+
+def test_the_speeds_are_those_of_the_benchmarks_files(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import readme
+
+    [(head, end)] = readme.BLOCK.findall(TEXT)
+    assert readme.BLOCK.search(TEXT)[0] == head + readme.write_speeds() + end
 
 
 def test_every_file_the_text_links_to_is_there():

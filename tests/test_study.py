@@ -39,24 +39,22 @@ def test_released_weights_take_the_place_of_training(tmp_path, hub_cache, tiny_m
         study.model("r1")
 
 
-def test_the_committed_artifacts_serve_only_where_nothing_was_run(tmp_path):
+def test_the_committed_artifacts_serve_only_where_something_is_missing(tmp_path):
     study = Study(load_profile("smoke"), tmp_path / "runs")
-    assert not study.is_bare
+    assert study.fall_back("completions.jsonl") == ""  # nothing is committed
     (study.committed / "artifacts").mkdir(parents=True)
     (study.committed / "artifacts" / "problems.jsonl.gz").touch()
     notes = {"stages": {"03_windowed_inference": {"commit": "abc"}}}
     (study.committed / "provenance.json").write_text(json.dumps(notes))
-    assert study.is_bare
     assert study.figures == study.committed  # notebooks 01 and 02 make their own
-    (study.models / "base").mkdir()  # by notebook 01
-    assert study.is_bare
-    study.read_committed()
+    (study.models / "z1").mkdir()
+    note = study.fall_back("models/z1", "models/r1")
+    assert "Not made here yet: `models/r1`.**" in note
+    assert "made at commit `abc`" in note
     assert study.need("problems.jsonl", "01_curation").parent.name == "artifacts"
     assert study.figures == study.folder / "figures"  # looking does not overwrite the committed ones
-    for name in ("z1", "r1"):
-        (study.models / name).mkdir()
-    assert not study.is_bare
-    study = Study(load_profile("smoke"), tmp_path / "runs")
+    (study.models / "r1").mkdir()
+    assert study.fall_back("models/z1", "models/r1") == ""
     assert study.figures == study.committed
     with pytest.raises(MissingArtifact, match="problems.jsonl is missing"):
         study.need("problems.jsonl", "01_curation")
@@ -78,7 +76,7 @@ def test_provenance_names_commit_versions_seed_times_and_hashes(tmp_path):
 
 
 def test_wanting_gpus_that_are_not_there_is_one_line_that_names_a_profile_that_runs():
-    with pytest.raises(MissingHardware, match="wants 99 GPU.* of 80 GiB.* runs here is mini") as error:
+    with pytest.raises(MissingHardware, match="wants 99 GPU.* of 80 GiB.* this machine's GPUs is mini") as error:
         check_hardware(load_profile("paper", gpus=99))
     assert "\n" not in str(error.value)
     check_hardware(load_profile("mini"))
@@ -136,6 +134,10 @@ def test_verification_passes_within_the_tolerance_and_names_what_moved():
     few = summary().assign(n=16, accuracy_low=0.25, accuracy_high=0.75)
     assert verify.compare(few.assign(accuracy=0.7, thinking_tokens=200), few) == []  # too small for averages
     assert len(verify.compare(few.assign(accuracy=0.0), few)) == 1
+    assert verify.compare(summary().assign(n=174), summary()) == [
+        "z1, shifted_window 16, tracing: 174 completions, committed 175"
+    ]
+    assert "thinking tokens nan" in verify.compare(summary().assign(thinking_tokens=float("nan")), summary())[0]
 
 
 def test_verifying_without_a_summary_says_what_to_do(tmp_path, capsys):

@@ -32,22 +32,27 @@ def policy_named(name: str, window: int, hint: str) -> Policy:
     return make_policy(POLICIES[name], MOST_TOKENS if name == "left alone" else window, hint, ANSWER)
 
 
-def think(engine: Engine, problem: str, window: int, hint: str, left: str, right: str) -> Iterator[tuple[str, str]]:
-    """The two pages as they grow. Raises gradio.Error, which the page shows, for input that is empty or too long."""
+def think(
+    engine: Engine, system_prompt: str | None, problem: str, window: int, hint: str, left: str, right: str
+) -> Iterator[tuple[str, str]]:
+    """The two pages as they grow. Raises gradio.Error, which the page shows, for input that cannot be decoded."""
     if not problem.strip() or not hint.strip():
         raise gradio.Error("type a problem and a hint")
     if len(problem) + len(hint) > MOST_CHARACTERS:
         raise gradio.Error(f"at most {MOST_CHARACTERS} characters, please")
     if not 0 <= int(window) <= MOST_TOKENS:
         raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
-    prompt = encode_prompt(engine.tokenizer, conversation(problem, ""))
+    prompt = encode_prompt(engine.tokenizer, conversation(problem, system_prompt))
     policies = [policy_named(name, int(window), hint) for name in (left, right)]
-    for completions in stream(engine, prompt, policies):
-        yield tuple(show_trace(row, hint) for row in completions)
+    try:
+        for completions in stream(engine, prompt, policies):
+            yield tuple(show_trace(row, hint) for row in completions)
+    except ValueError as error:  # too long for the model's context, a hint that spells a control token
+        raise gradio.Error(str(error)) from None
 
 
-def build(engine: Engine) -> gradio.Blocks:
-    """The page over an engine."""
+def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
+    """The page over an engine, whose model is asked under this system prompt (None: the chat template's own)."""
     with gradio.Blocks(title="The Shifted Thinking Window") as page:
         gradio.Markdown(
             f"# The Shifted Thinking Window\n`{Path(engine.model_name).name}`, greedy. Watch it think, and be cut."
@@ -64,7 +69,7 @@ def build(engine: Engine) -> gradio.Blocks:
             pages = [gradio.HTML(label=name, elem_id=f"page-{i}") for i, name in enumerate(("left", "right"))]
 
         def run(*values):
-            yield from think(engine, *values)
+            yield from think(engine, system_prompt, *values)
 
         # one at a time on one model; the others wait in the queue
         button.click(run, [problem, window, hint, *names], pages, concurrency_limit=1)
@@ -76,15 +81,19 @@ def main() -> None:
     parser.add_argument("--model", default="runs/mini/models/z1", help="a folder in Hugging Face format, or a Hub id")
     parser.add_argument("--engine", default="transformers", help="transformers, vllm or server")
     parser.add_argument("--base-url", help="of a server")
+    parser.add_argument(
+        "--template-system-prompt", action="store_true", help="ask as `colab` and `paper` train; else it is empty"
+    )
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args()
     if options.model == parser.get_default("model") and not Path(options.model).is_dir():
         raise SystemExit(
-            f"{options.model} is not there: `make reproduce` trains it (about 35 minutes on two cores); or take "
-            "another model, e.g. `make reproduce PROFILE=smoke` and `--model runs/smoke/models/z1`"
+            f"{options.model} is not there: `make reproduce` trains it (about half an hour on two cores). Or take "
+            'another model: `make demo ARGS="--model FOLDER"`, or a model of the Hub by its name'
         )
-    extra = {"base_url": options.base_url} if options.base_url else {}
-    build(load_engine(options.engine, options.model, **extra)).launch(server_name="127.0.0.1", server_port=options.port)
+    engine = load_engine(options.engine, options.model, **({"base_url": options.base_url} if options.base_url else {}))
+    page = build(engine, None if options.template_system_prompt else "")
+    page.launch(server_name="127.0.0.1", server_port=options.port)  # the loopback: nobody else can open it
 
 
 if __name__ == "__main__":

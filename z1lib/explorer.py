@@ -36,6 +36,7 @@ def show_trace(completion: Completion, hint: str) -> str:
         trace += CUT.format(tokens=completion.thinking_tokens)
     if completion.overran and completion.hint_tokens:
         trace += HINT.format(hint=escape(hint.strip("\n")))
+    if completion.answer_text:  # a model that closed its own thinking answers without a cut
         trace += f"\n{escape(completion.answer_text.lstrip())}"
     ledger = (
         f"{completion.thinking_tokens} thinking + {completion.hint_tokens} hint + {completion.answer_tokens} answer "

@@ -147,7 +147,8 @@ def stop_early(policy: ConfidenceStop, probed: list[Completion]) -> Completion |
 def stream(engine: Engine, prompt: Prompt, policies: list[Policy]) -> Iterator[list[Completion]]:
     """One prompt under several policies, greedy, as it is decoded: after each step the completions so far.
 
-    The last list holds the whole completions. Decoding stops when the iterator is closed.
+    The last list holds the whole completions. Decoding stops when the iterator is closed, and has stopped when that
+    returns: the engine is free for the next.
     """
     ids = encode_templated(engine, prompt)
     news: queue.SimpleQueue = queue.SimpleQueue()
@@ -171,7 +172,8 @@ def stream(engine: Engine, prompt: Prompt, policies: list[Policy]) -> Iterator[l
         except BaseException as error:
             news.put(error)
 
-    threading.Thread(target=decode, daemon=True).start()
+    thread = threading.Thread(target=decode, daemon=True)
+    thread.start()
     state = [Decoded([], False) for _ in requests]
     try:
         while (new := news.get()) is not None:
@@ -181,6 +183,7 @@ def stream(engine: Engine, prompt: Prompt, policies: list[Policy]) -> Iterator[l
             yield [_completion(engine, r, r.policy, decoded, "0") for r, decoded in zip(requests, state)]
     finally:
         closed.set()
+        thread.join()
 
 
 def encode_templated(engine: Engine, prompt: Prompt) -> list[int]:

@@ -34,24 +34,31 @@ class MissingHardware(RuntimeError):
 
 def check_hardware(profile: Profile) -> None:
     """Raises MissingHardware, in one line, unless this machine has the GPUs the profile wants."""
-    has = _large_gpus(profile)
-    if has < profile.gpus:
-        nearest = nearest_profile(profile)
+    has, wanted = _large_gpus(profile), profile.gpus // profile.machines
+    if has < wanted:
         raise MissingHardware(
-            f"profile {profile.name} wants {profile.gpus} GPU(s) of {profile.gpu_memory_gib} GiB, this machine has "
-            f"{has}; the nearest profile that runs here is {nearest}: `make reproduce PROFILE={nearest}`"
+            f"profile {profile.name} wants {wanted} GPU(s) of {profile.gpu_memory_gib} GiB, this machine has {has}; "
+            f"{say_smaller(profile)}"
         )
 
 
-def nearest_profile(profile: Profile) -> str:
-    """The largest profile below this one for which this machine has the GPUs; itself if none is smaller.
+def say_smaller(profile: Profile) -> str:
+    """Which profile to try where this one does not fit."""
+    smaller = smaller_profile(profile)
+    if smaller is None:
+        return "no smaller profile runs on the GPUs of this machine"
+    return f"the next smaller profile for this machine's GPUs is {smaller}: `make reproduce PROFILE={smaller}`"
+
+
+def smaller_profile(profile: Profile) -> str | None:
+    """The largest profile below this one for which this machine has the GPUs. Its memory 02 checks before it trains.
 
     Profiles of several trainings, and those that train nothing, are no substitute for one that trains a model.
     """
     others = [load_profile(file) for file in sorted(PROFILES.glob("*.yaml"))]
     others = [other for other in others if not other.subsets and set(other.runs) & set(other.models)]
     fitting = [other for other in others if _size(other) < _size(profile) and _large_gpus(other) >= other.gpus]
-    return max(fitting, key=_size, default=profile).name
+    return max(fitting, key=_size).name if fitting else None
 
 
 def _size(profile: Profile) -> tuple[int, int, int]:
@@ -70,7 +77,7 @@ class Study:
     profile: Profile
     runs_dir: Path
     started: float = field(default_factory=time.time)
-    reads_committed: bool = False  # see `read_committed`
+    reads_committed: bool = False  # see `fall_back`
 
     def __post_init__(self):
         self.folder = Path(self.runs_dir) / self.profile.name
@@ -79,32 +86,32 @@ class Study:
         self.models.mkdir(parents=True, exist_ok=True)
 
     @property
-    def is_bare(self) -> bool:
-        """Whether not all models are here, but the repository holds this profile's artifacts: enough for 03 and 04."""
-        there = all((self.models / name).exists() for name in self.profile.models)
-        return not there and (self.committed / "artifacts").is_dir()
-
-    @property
     def figures(self) -> Path:
         """Where figures and tables go: committed results are not overwritten by a look at them."""
         return self.folder / "figures" if self.reads_committed else self.committed
 
-    def read_committed(self) -> str:
-        """From here on take the committed artifacts, and leave the committed figures alone; the note that says so."""
-        self.reads_committed = True
+    def fall_back(self, *needed: str) -> str:
+        """Where this run lacks one of `needed`, take the committed artifacts from here on, if the repository has them.
+
+        Returns the note that says so, "" where the run's own are read. The committed figures are then left alone.
+        """
+        lacking = [name for name in needed if not self.path(name).exists()]
+        self.reads_committed = bool(lacking) and (self.committed / "artifacts").is_dir()
+        if not self.reads_committed:
+            return ""
         notes = json.loads((self.committed / "provenance.json").read_text())
         made = notes["stages"]["03_windowed_inference"]["commit"]
         return (
-            f"> **No models were trained here yet.** What you see comes from the committed artifacts of profile "
-            f"`{self.profile.name}` ({self.committed / 'artifacts'}, made at commit `{made}`). `make reproduce "
-            f"PROFILE={self.profile.name}` makes your own."
+            f"> **Not made here yet: {', '.join(f'`{name}`' for name in lacking)}.** What you see comes from the "
+            f"committed artifacts of profile `{self.profile.name}` ({self.committed / 'artifacts'}, made at commit "
+            f"`{made}`). `make reproduce PROFILE={self.profile.name}` makes your own."
         )
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
     def need(self, name: str, stage: str) -> Path:
-        """The path of an artifact, the committed one after `read_committed`.
+        """The path of an artifact, the committed one after `fall_back`.
 
         Raises MissingArtifact saying that `stage` makes it.
         """
@@ -114,7 +121,10 @@ class Study:
             return committed
         if not path.exists():
             make = f"make only NB={stage} PROFILE={self.profile.name}"
-            raise MissingArtifact(f"{path} is missing: notebook {stage} makes it (`{make}`, or `make reproduce`)")
+            raise MissingArtifact(
+                f"{path} is missing: notebook {stage} makes it (`{make}`, or `make reproduce`; on Colab, run {stage} "
+                f"in this runtime first: `%run {stage}.ipynb`)"
+            )
         return path
 
     def model(self, name: str) -> str:
@@ -127,6 +137,11 @@ class Study:
             link_released(self.models / name, released)
         return str(self.need(f"models/{name}", "01_curation" if name == "base" else "02_sft"))
 
+    @staticmethod
+    def peak_memory() -> float:
+        """GiB of main memory that this process has held at most."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
     def finish(self, stage: str, artifacts: list[str]) -> pd.DataFrame:
         """Note in provenance.json when and with what `stage` was run and the hashes of what it made.
 
@@ -138,8 +153,7 @@ class Study:
         seconds = round(time.time() - self.started, 1)
         hashes = {name: hash_path(self.path(name)) for name in artifacts}
         notes |= {"profile": self.profile.name, "seed": self.profile.seed}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-        measured = {"seconds": seconds, "peak_memory_gib": round(peak, 2)}
+        measured = {"seconds": seconds, "peak_memory_gib": round(self.peak_memory(), 2)}
         notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes, **environment()}
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(notes, indent=1))
