@@ -116,7 +116,7 @@ def test_the_card_has_every_filter_with_its_thresholds_and_counts(finished):
     for name in curation.FILTERS:
         assert f"`{name}`" in card
     assert "| repetition      |         4 |      3 |         1 |  0.2500 | 1 loop |" in card
-    assert "least_tokens 40, least_repeats 3, least_counted 12, loop_ratio 0.3, ngram 12" in card
+    assert "least_tokens 40, least_repeats 3, least_counted 10, loop_ratio 0.3, ngram 12" in card
     assert "| math500 | words  | kept    |      1 |" in card
 
 

@@ -87,7 +87,8 @@ def test_they_do_with_the_loss_head_of_trl_which_gpus_take(one_process, told, tm
 
 
 @pytest.mark.slow
-def test_they_do_in_the_precision_and_without_the_padding_of_the_paper(told, tmp_path, tiny_model):
+@pytest.mark.parametrize("head", ["ours", "trl"])
+def test_they_do_in_the_precision_and_without_the_padding_of_the_paper(told, tmp_path, tiny_model, head, monkeypatch):
     """In bfloat16, where a sum depends on its order, the losses agree to 1%. The weights are not tied, as in the 7B.
 
     The rows do not divide by the batch: accelerate fills the last one up with rows it had, so that no process waits.
@@ -99,6 +100,7 @@ def test_they_do_in_the_precision_and_without_the_padding_of_the_paper(told, tmp
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     model.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "base")
+    monkeypatch.setenv("Z1_HEAD", head)
     launch.train(ROWS[:157], tmp_path / "base", tmp_path / "two", two_processes(**same))
     process = json.loads((told / "1.json").read_text())
     assert not process["tied"]

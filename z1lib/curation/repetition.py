@@ -8,7 +8,7 @@ def is_repetitive(
     text: str,
     least_tokens: int = 40,
     least_repeats: int = 3,
-    least_counted: int = 12,
+    least_counted: int = 10,
     loop_ratio: float = 0.3,
     ngram: int = 12,
 ) -> bool:
@@ -17,8 +17,9 @@ def is_repetitive(
     Tokens here are words, numbers and signs. A text loops if (1) its end is one phrase `least_repeats` times over, at
     least `least_tokens` long, or `least_counted` times over under one running counter ("Step 7: check again. Step 8:
     check again."; the rounds of a traced loop may look so for a while); the last phrase may be cut, inside a word too;
-    or (2) more than `loop_ratio` of its n-grams of `ngram` tokens have come twice before, which catches a loop that was
-    left again. Signs and numbers alone are a loop only in long runs (tables of zeros are none).
+    or (2) it was in a loop that it left again: twice `least_repeats` phrases in a row anywhere, or more than `loop_ratio`
+    of the n-grams of `ngram` tokens have come twice before. Signs and numbers alone are a loop only in long runs (tables
+    of zeros are none).
     """
     tokens = TOKEN.findall(text)
     periods = range(1, len(tokens) // least_repeats + 1)
@@ -27,10 +28,17 @@ def is_repetitive(
             return True
     grams = [tuple(tokens[i : i + ngram]) for i in range(len(tokens) - ngram + 1)]
     seen: Counter = Counter()
-    again = 0
-    for gram in grams:
-        again += seen[gram] >= 2 and any(token.isalpha() for token in gram)
+    last: dict[tuple, int] = {}
+    again = run = period = 0
+    for place, gram in enumerate(grams):
+        before, period = period, place - last.get(gram, place)
+        run = run + 1 if period and period == before else 0  # n-grams in a row that came one period ago
+        if any(token.isalpha() for token in gram):
+            again += seen[gram] >= 2
+            if period and run + ngram + period >= max(least_tokens, 2 * least_repeats * period):
+                return True
         seen[gram] += 1
+        last[gram] = place
     return len(tokens) >= least_tokens and again > loop_ratio * len(grams)
 
 
