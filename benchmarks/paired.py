@@ -11,6 +11,8 @@ from scipy.optimize import nnls
 
 from z1lib.study import commit, processor
 
+COMMIT = commit()  # at the start: the code may be edited while this runs
+
 
 @dataclass
 class Way:
@@ -70,7 +72,7 @@ def price_tokens(ways: list[Way]) -> np.ndarray:
 
 def write_table(rows: list[dict], file: Path) -> pd.DataFrame:
     """Write the table beside the script as CSV, with the commit and the processor it was measured on; show it."""
-    frame = pd.DataFrame(rows).assign(commit=commit(), processor=processor())
+    frame = pd.DataFrame(rows).assign(commit=COMMIT, processor=processor())
     frame.to_csv(file.with_suffix(".csv"), index=False, float_format="%.4f")
     print(frame.round(3).to_markdown(index=False), flush=True)
     return frame

@@ -119,7 +119,7 @@ def test_the_description_counts_every_run_and_level():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_repetition_rule_finds_loops_and_leaves_what_only_looks_alike(seed):
-    """At most 5% of either kind of error, on 143 loops and 156 texts that are none."""
+    """At most 1% of either kind of error, on 143 loops and 182 texts that are none, on which the rule was tuned."""
     missed = [kind for kind, text in make_loops(seed) if not curation.is_repetitive(text)]
     mistaken = [kind for kind, text in make_texts(seed) if curation.is_repetitive(text)]
     assert len(missed) <= 0.01 * 143, missed
