@@ -18,8 +18,8 @@ def is_repetitive(
     least `least_tokens` long, or `least_counted` times over under one running counter ("Step 7: check again. Step 8:
     check again."; the rounds of a traced loop may look so for a while); the last phrase may be cut, inside a word too;
     or (2) it was in a loop that it left again: twice `least_repeats` phrases in a row anywhere, or more than
-    `loop_ratio` of the n-grams of `ngram` tokens have come twice before. Signs and numbers alone are a loop only in long
-    runs (tables of zeros are none).
+    `loop_ratio` of the n-grams of `ngram` tokens have come twice before. Signs and numbers alone are a loop only in
+    long runs (tables of zeros are none).
     """
     tokens = TOKEN.findall(text)
     periods = range(1, len(tokens) // least_repeats + 1)
