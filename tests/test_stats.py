@@ -212,8 +212,9 @@ def test_fewer_problems_are_needed_for_larger_differences_and_more_alike_models(
         stats.problems_needed(0.0, 0.5)
 
 
-def test_a_family_of_tests_holds_its_size_together():
+def test_a_family_of_tests_holds_its_size_together(monkeypatch):
     """Five policies that do not differ from a sixth: any of them is called different in at most 5% of 1,000 studies."""
+    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects every time, which takes minutes here
     rng = np.random.default_rng(6)
     skill = 0.2 + 0.5 * rng.random((1000, 150, 1))
     answers = rng.random((1000, 150, 6)) < skill
@@ -234,15 +235,16 @@ def test_the_bootstrap_is_that_of_scipy():
 
 
 def test_intervals_over_problems_and_many_seeds_cover_the_truth():
-    """With twelve seeds of every model. (With two, as in `mini_ablation`, they are too narrow, and it says so.)"""
-    rng, covered = np.random.default_rng(8), {2: [], 12: []}
+    """With thirty seeds of every model. (With two, as in `mini_ablation`, they are too narrow, and it says so.)"""
+    rng, covered = np.random.default_rng(8), {2: [], 30: []}
     for trial in range(1000):
         for seeds, found in covered.items():
-            skill = 0.5 + 0.15 * rng.normal(size=(60, 1, 1)) + 0.04 * rng.normal(size=(1, seeds, 1))
-            draws = stats.bootstrap_two_levels(skill, 400, trial)[:, 0]
+            skill = 0.5 + 0.15 * rng.normal(size=(150, 1, 1)) + 0.04 * rng.normal(size=(1, seeds, 1))
+            draws = stats.bootstrap_two_levels(skill, 800, trial)[:, 0]
             low, high = np.percentile(draws, [2.5, 97.5])
             found.append(low <= 0.5 <= high)
-    assert np.mean(covered[2]) < 0.93 <= np.mean(covered[12]) <= 0.97
+    assert np.mean(covered[2]) < 0.9
+    assert 0.93 <= np.mean(covered[30]) <= 0.97
 
 
 def test_two_levels_are_wider_than_one_where_seeds_differ():

@@ -69,7 +69,7 @@ def accuracy_curves(
     Several sets have one panel more with their average: over the paper's three where all are there, else over all.
     Where the paper has points they are drawn too, in thinking tokens, hollow and as printed.
     """
-    printed = published.load("scaling") if tokens == "thinking_tokens" else pd.DataFrame(columns=["benchmark"])
+    printed = published.load("scaling") if tokens == "thinking_tokens" else pd.DataFrame(columns=["benchmark", "model"])
     of_figure_1 = [name for name in problem_sets if name in set(printed.benchmark)]
     averaged = of_figure_1 if len(of_figure_1) == printed.benchmark.nunique() > 0 else problem_sets
     panels = [[name] for name in problem_sets] + [averaged] * (len(problem_sets) > 1)
