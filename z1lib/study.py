@@ -168,12 +168,12 @@ def hash_path(path: Path) -> str:
 def commit() -> str:
     """The commit of the code, "-dirty" if tracked files differ from it; "unknown" outside a checkout.
 
-    The figures do not count: a run writes them anew.
+    The figures and the tables of the benchmarks do not count: a run writes them anew.
     """
     git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":!figures"]
+        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":!figures", ":!benchmarks/*.csv"]
         changed = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
