@@ -193,11 +193,12 @@ def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
     figure, [axis] = _axes()
     rows = summary[(summary.policy == "unbounded") & (summary.level == "all") & summary.problem_set.isin(problem_sets)]
     models = list(dict.fromkeys(rows.model))
-    for i, (model, (_, colour, _), hatch) in enumerate(zip(models, RUN_STYLES, ["", "//", "..", "xx"])):
+    colours = {"base": "#666666", "z1": "#0072B2", "r1": "#D55E00"}  # as in STYLES
+    for i, (model, hatch) in enumerate(zip(models, cycle(["", "//", "..", "xx"]))):
         part = rows[rows.model == model].set_index("problem_set").loc[problem_sets]
         places = [x + 0.25 * (i - (len(models) - 1) / 2) for x in range(len(problem_sets))]
         errors = [part.accuracy - part.accuracy_low, part.accuracy_high - part.accuracy]
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": model}
+        style = {"color": colours.get(model), "hatch": hatch, "edgecolor": "white", "label": model}
         axis.bar(places, part.accuracy, width=0.22, yerr=errors, capsize=3, **style)
     axis.set_xticks(range(len(problem_sets)), [name.replace("_", " ") for name in problem_sets])
     axis.set(ylabel="accuracy", ylim=(0, 1.02), title=f"transfer, no window (n={rows.n.max()} a set)")
