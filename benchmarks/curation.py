@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from curation_rows import make_rows
 from datasets import Dataset
 from datasketch import MinHash, MinHashLSH
-from paired import Way, compare, write_table
+from paired import Way, compare, print_bounds, write_table
 from transformers import AutoTokenizer
 
 from z1lib import published
@@ -199,9 +199,8 @@ def print_verdicts(rows: list[dict]) -> None:
         (f"a row takes {growth:.2f} times as long as at {first['rows']:,} rows, at most {MOST_GROWTH}",
          growth <= MOST_GROWTH),
     ]  # fmt: skip
-    print(
-        f"\n{last['rows']:,} rows:", *(f"  {'holds' if held else 'FAILS'}: {text}" for text, held in bounds), sep="\n"
-    )
+    print(f"\n{last['rows']:,} rows:")
+    print_bounds(bounds)
 
 
 def main() -> None:

@@ -70,9 +70,13 @@ def price_tokens(ways: list[Way]) -> np.ndarray:
     return nnls(tokens, np.array([np.median(way.seconds) for way in ways]))[0]
 
 
-def write_table(rows: list[dict], file: Path) -> pd.DataFrame:
+def write_table(rows: list[dict], file: Path) -> None:
     """Write the table beside the script as CSV, with the commit and the processor it was measured on; show it."""
     frame = pd.DataFrame(rows).assign(commit=COMMIT, processor=processor())
     frame.to_csv(file.with_suffix(".csv"), index=False, float_format="%.4f")
     print(frame.round(3).to_markdown(index=False), flush=True)
-    return frame
+
+
+def print_bounds(bounds: list[tuple[str, bool]]) -> None:
+    """What was measured against what it should keep to: (in words, whether it does)."""
+    print(*(f"  {'holds' if held else 'FAILS'}: {text}" for text, held in bounds), sep="\n", flush=True)

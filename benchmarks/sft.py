@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset
-from paired import write_table
+from paired import print_bounds, write_table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -154,7 +154,7 @@ def print_verdicts(table: pd.DataFrame) -> None:
         (f"held-out losses {apart:.3f} apart, at most the {noise:.3f} that seeds make", apart <= noise),
         (f"memory estimated at {share:.2f} of the peak, within a quarter", abs(share - 1) <= 0.25),
     ]
-    print(*(f"  {'holds' if held else 'FAILS'}: {text}" for text, held in bounds), sep="\n")
+    print_bounds(bounds)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from z1lib.stats import (
     bootstrap_interval,
     bootstrap_means,
     iso_accuracy_ratio,  # noqa: F401  callers find it here, and paired_bootstrap
+    mean_interval,
     paired_bootstrap,
     paired_tests,
     pareto_front,
@@ -93,9 +94,7 @@ def _accuracy_interval(part: pd.DataFrame, draws: int = 10_000, seed: int = 0) -
     by_problem = part.groupby("problem_id").correct.mean()
     if len(by_problem) == len(part):
         return wilson(int(part.correct.sum()), len(part))
-    interval = percentile_interval(
-        by_problem.mean(), bootstrap_means(by_problem.to_numpy()[:, None], draws, seed)[:, 0]
-    )
+    interval = mean_interval(by_problem, draws, seed)
     return interval.low, interval.high
 
 

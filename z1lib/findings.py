@@ -8,6 +8,7 @@ from z1lib.stats import (
     Interval,
     bootstrap_interval,
     bootstrap_means,
+    mean_interval,
     paired_bootstrap,
     paired_tests,
     percentile_interval,
@@ -90,8 +91,7 @@ def say_levels(frame: pd.DataFrame, model: str, draws: int, seed: int) -> str:
 
 
 def _mean_tokens(rows: pd.DataFrame, draws: int, seed: int) -> str:
-    means = rows.groupby("problem_id").thinking_tokens.mean().to_numpy()
-    interval = percentile_interval(means.mean(), bootstrap_means(means[:, None], draws, seed)[:, 0])
+    interval = mean_interval(rows.groupby("problem_id").thinking_tokens.mean(), draws, seed)
     return f"{interval.estimate:.0f} [{interval.low:.0f}, {interval.high:.0f}]"
 
 
@@ -124,7 +124,7 @@ def say_errors(frame: pd.DataFrame, errors: pd.DataFrame, model: str, policy: st
     last, best, first = correct.iloc[:, -1], correct.max(axis=1), correct.iloc[:, 0]
 
     def share(values: pd.Series) -> Interval:
-        return paired_bootstrap(values, 0 * values, draws, seed)
+        return mean_interval(values, draws, seed)
 
     early, late = (last - first).clip(lower=0), (correct[int(worst.window)] - last).clip(lower=0)
     return (

@@ -92,8 +92,13 @@ def paired_bootstrap(values, reference, draws: int = 10_000, seed: int = 0) -> I
     all differences are the same, the interval is that one value (`Interval.is_degenerate`).
     """
     values, reference = _pair(values, reference)
-    difference = values - reference
-    return percentile_interval(difference.mean(), bootstrap_means(difference[:, None], draws, seed)[:, 0])
+    return mean_interval(values - reference, draws, seed)
+
+
+def mean_interval(values, draws: int = 10_000, seed: int = 0) -> Interval:
+    """The mean of one value a problem, with its bootstrap interval."""
+    values = np.asarray(values, dtype=float)
+    return percentile_interval(values.mean(), bootstrap_means(values[:, None], draws, seed)[:, 0])
 
 
 def _pair(values, reference) -> tuple[np.ndarray, np.ndarray]:
