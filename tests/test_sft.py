@@ -205,6 +205,16 @@ def test_lora_keeps_the_base_in_the_compute_dtype_and_adapters_in_float32(tmp_pa
     assert dtypes == {(True, torch.float32), (False, sft.DTYPES[precision])}
 
 
+@pytest.mark.parametrize(("units", "precision"), [("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx512_f", "no")])
+def test_a_profile_that_leaves_the_precision_open_gets_what_the_processor_computes_fastest(
+    monkeypatch, units, precision
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {units: True})
+    assert sft.mixed_precision(load_profile("mini")) == precision
+    assert sft.mixed_precision(load_profile("mini", mixed_precision="fp16")) == "fp16"
+
+
 def losses(log: list[dict]) -> list[float]:
     return [float(row["loss"]) for row in log if "loss" in row]
 

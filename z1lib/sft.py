@@ -63,13 +63,15 @@ class ResponseTrainer(SFTTrainer):
 
 
 def has_bf16_units() -> bool:
-    """Whether bfloat16 is the faster arithmetic here: GPUs since Ampere, CPUs with AMX.
+    """Whether bfloat16 is the faster arithmetic here: GPUs since Ampere, CPUs with AMX or AVX-512 BF16.
 
-    On other CPUs it is the slower one: 130 against 250 GFLOP/s on a Xeon with AVX-512 and no AMX.
+    A product of matrices on two cores: 437 GFLOP/s against 193 in float32 on an EPYC with AVX-512 BF16, 130 against
+    250 on a Xeon with AVX-512 alone, where it is emulated.
     """
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
-    return torch.cpu.get_capabilities().get("amx_bf16", False)
+    units = torch.cpu.get_capabilities()
+    return units.get("amx_bf16", False) or units.get("avx512_bf16", False)
 
 
 def mixed_precision(profile: Profile) -> str:

@@ -20,7 +20,7 @@ from z1lib.records import written_whole
 
 STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas")
-VECTOR_UNITS = ("avx2", "avx512", "avx512_f", "amx_bf16", "neon", "sve")
+VECTOR_UNITS = ("avx2", "avx512", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
 PACKAGES += ("math-verify", "reasoning-gym")
 
 
