@@ -55,7 +55,7 @@ only: $(READY) ## run one notebook again: make only NB=04_analysis
 $(RUN)/01_curation.ipynb: $(wildcard z1lib/curation/*.py z1lib/problems/*.py) $(PROFILE:%=profiles/%.yaml) $(LIKE:%=profiles/%.yaml)
 $(RUN)/02_sft.ipynb: $(addprefix z1lib/,sft.py sft_data.py chat.py models.py) $(RUN)/01_curation.ipynb
 $(RUN)/03_windowed_inference.ipynb: $(addprefix z1lib/,window.py inference.py sweep.py grading.py $(ENGINES)) $(RUN)/02_sft.ipynb
-$(RUN)/04_analysis.ipynb: $(addprefix z1lib/,analysis.py stats.py findings.py figures.py published.py) $(RUN)/03_windowed_inference.ipynb
+$(RUN)/04_analysis.ipynb: $(addprefix z1lib/,analysis.py efficiency.py stats.py findings.py figures.py published.py) $(RUN)/03_windowed_inference.ipynb
 
 $(RUN)/report.html: z1lib/report.py $(STAGES:%=$(RUN)/%.ipynb)
 	@$(BIN)/python -m z1lib.report $(RUN)/04_analysis.ipynb $@

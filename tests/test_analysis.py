@@ -175,14 +175,18 @@ def test_hints_are_compared_on_the_problems_the_window_cut():
     for policy in ("shifted_window", "hint: placebo", "truncation"):
         rows += [row(str(i), 8, 8, policy, overran=i < 12) for i in range(20)]
     grades = [Grade(r.problem_id, r.policy == "shifted_window", "1", "r", None, r.key) for r in rows]
-    table = analysis.compare_hints(analysis.join(problems, rows, grades), "z1", 200, 0).set_index("hint")
+    frame = analysis.join(problems, rows, grades)
+    table = analysis.compare_hints(frame, "z1", 200, 0).set_index("hint")
     assert table.n.tolist() == [12, 12, 12]
     assert table.gain["hint: placebo"].estimate == -1
     assert table.p["hint: placebo"] < 0.01
     assert table.gain["shifted_window"] is None  # not compared with itself
     assert table.p.isna().tolist() == [True, False, False]
     assert table.p["truncation"] == pytest.approx(2 * 2 * 0.5**12)  # a family of two
-    assert "worse" in findings.say_hints(table.reset_index())
+    assert "(McNemar, Holm-corrected), on 12 problems: worse" in findings.say_hints(frame, table.reset_index())
+    twice = pd.concat([frame, frame.assign(sample=1)])
+    table = analysis.compare_hints(twice, "z1", 200, 0)
+    assert "(paired bootstrap" in findings.say_hints(twice, table)  # means over samples are not McNemar's
 
 
 def test_hints_without_the_papers_own_are_named():
@@ -241,16 +245,10 @@ def test_windows_and_problems_that_do_not_match_are_named():
     rows = [row(p, w, w) for p in "ab" for w in (4, 8)] + [row(p, 4, 4, "truncation") for p in "ab"]
     with pytest.raises(BadAnalysis, match="truncation have other windows or problems"):
         analysis.hint_gain(frame_of(rows, set()), "z1", "truncation", 50, 0)
-    apart = frame_of(
-        [row("a", 4, 4), row("a", 8, 8), row("b", 4, 4, "truncation"), row("b", 8, 8, "truncation")], set()
-    )
-    pair, rival = ("z1", "shifted_window"), ("z1", "truncation")
-    with pytest.raises(BadAnalysis, match="have no problem in common"):
-        analysis.efficiency(apart, pair, [rival], "total_tokens", 50, 0)
-    with pytest.raises(BadAnalysis, match="have no problem in common"):
-        analysis.iso_accuracy_interval(apart, pair, rival, 50, 0)
     with pytest.raises(BadAnalysis, match="window 8 lacks 1 problems"):
-        analysis.first_correct(frame_of([row("a", 4, 4), row("a", 8, 8), row("b", 4, 4)], set()), *pair)
+        analysis.first_correct(
+            frame_of([row("a", 4, 4), row("a", 8, 8), row("b", 4, 4)], set()), "z1", "shifted_window"
+        )
 
 
 def test_sets_with_other_windows_are_not_averaged():
@@ -281,55 +279,6 @@ def test_a_loop_is_told_from_a_completion_that_is_only_long():
     rows = [replace(row(p, 64, 64, "unbounded"), thinking_text=text[p], finish_reason="length") for p in "ab"]
     table = analysis.loops(PROBLEMS, rows).set_index("level")
     assert table[["never ended", "in a loop", "n"]].to_numpy().tolist() == [[1, 1, 1], [1, 0, 1]]
-
-
-PAIR, RIVAL = ("z1", "shifted_window"), ("z1", "truncation")
-
-
-def two_curves() -> pd.DataFrame:
-    """Windows 4 and 16: the subject thinks them, the rival twice as long; both are right on a, then on a and b."""
-    rows = [row(p, w, w) for p in "ab" for w in (4, 16)] + [
-        row(p, w, 2 * w, "truncation") for p in "ab" for w in (4, 16)
-    ]
-    return frame_of(rows, {("a", 4), ("a", 16), ("b", 16)})
-
-
-def test_efficiency_is_compared_pair_by_pair_on_what_both_cover():
-    [found] = analysis.efficiency(two_curves(), PAIR, [RIVAL], "thinking_tokens", 200, 0).to_dict("records")
-    assert (found["n"], found["from"], found["to"]) == (2, 8, 16)
-    assert found["area of the subject"].estimate == pytest.approx((0.75 + 1) / 2)  # from 0.75 at 8 to 1 at 16, in log
-    assert found["area"].estimate == pytest.approx((0.5 + 0.75) / 2)
-    assert found["difference"].estimate == pytest.approx(0.25)
-    assert found["of the subject"].estimate == 16  # of its best window, the second: 16 tokens an answer
-    assert found["tokens per correct"].estimate == 32
-    one = frame_of([row("a", 4, 4), row("a", 16, 16), row("a", 9, 9, "unbounded")], {("a", 16)})
-    [found] = analysis.efficiency(one, PAIR, [("z1", "unbounded")], "thinking_tokens", 50, 0).to_dict("records")
-    assert found["area"] == ""  # a single window is no curve
-    assert str(found["tokens per correct"]) == "not reached"  # it never is
-
-
-def test_the_front_holds_what_no_other_policy_beats_on_all_problems():
-    frame = two_curves()
-    best = analysis.front(frame, [PAIR, RIVAL], "thinking_tokens")
-    assert best[["policy", "window", "thinking_tokens", "accuracy", "n"]].to_numpy().tolist() == [
-        ["shifted_window", 4, 4, 0.5, 2],
-        ["shifted_window", 16, 16, 1, 2],
-    ]
-    few = frame[(frame.policy == "truncation") | (frame.problem_id == "a")]  # the subject answered one of two
-    assert set(analysis.front(few, [PAIR, RIVAL], "thinking_tokens").policy) == {"truncation"}
-
-
-def test_the_iso_accuracy_ratio_is_read_where_both_were_asked():
-    frame = two_curves()
-    accuracy, ratio, n = analysis.iso_accuracy_interval(frame, PAIR, RIVAL, 200, 0)
-    assert (accuracy, ratio.estimate, n) == (1, 0.5, 2)
-    more = [*"cdefgh"]
-    problems = [*PROBLEMS, *(Problem(p, p, "text", "1", 1, "tracing") for p in more)]
-    rows = [row(p, w, w) for p in [*"ab", *more] for w in (4, 16)]
-    rows += [row(p, w, 2 * w, "truncation") for p in "ab" for w in (4, 16)]
-    right = {("a", 4), ("a", 16), ("b", 16)}  # the subject alone was asked the others, and failed
-    grades = [Grade(r.problem_id, (r.problem_id, r.window) in right, "1", "r", None, r.key) for r in rows]
-    assert analysis.iso_accuracy_interval(analysis.join(problems, rows, grades), PAIR, RIVAL, 200, 0)[::2] == (1, 2)
 
 
 def test_what_a_hint_spoiled_is_counted():

@@ -1,9 +1,11 @@
 """What is learned from, id by id; training resumes exactly and never leaves half a model."""
 
+import gc
 import importlib.util
 import json
 import random
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +215,26 @@ def test_a_profile_that_leaves_the_precision_open_gets_what_the_processor_comput
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {units: True})
     assert sft.mixed_precision(load_profile("mini")) == precision
     assert sft.mixed_precision(load_profile("mini", mixed_precision="fp16")) == "fp16"
+
+
+def test_a_finished_run_leaves_its_memory_to_the_next(tmp_path, tiny_model, monkeypatch):
+    """A trainer and its model hold each other: without a collection a card would hold both runs' weights."""
+    made, make_trainer = [], sft.make_trainer
+
+    def note(*arguments):
+        trainer = make_trainer(*arguments)
+        made.append((weakref.ref(trainer.model), [ref() is not None for ref, _ in made]))
+        return trainer
+
+    monkeypatch.setattr(sft, "make_trainer", note)
+    profile = load_profile("smoke", batch_size=2)
+    gc.disable()  # the interpreter's own collections come when they come
+    try:
+        sft.fine_tune(rows(4), tiny_model, tmp_path / "z1", profile)
+        sft.fine_tune(rows(4), tiny_model, tmp_path / "r1", profile)
+    finally:
+        gc.enable()
+    assert [alive for _, alive in made] == [[], [False]]
 
 
 def losses(log: list[dict]) -> list[float]:

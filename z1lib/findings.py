@@ -16,7 +16,6 @@ from z1lib.stats import (
 )
 
 LEVEL = 0.05  # of every test, after Holm's correction over its family
-TEST = "McNemar, Holm-corrected"
 
 
 def verdict(gain: Interval, p: float, words: tuple[str, str, str] = ("better", "worse", "not shown to differ")) -> str:
@@ -38,13 +37,18 @@ def say_curves(
             f"**Measured.** Under `{policy}` the accuracy of `{model}` on `{name}` "
             f"{verdict(gain, p, ('rises', 'falls', 'does not clearly rise'))} with the window: from {_share(low)} at a "
             f"window of {low.window} to {_share(high)} at {high.window}, a paired difference of {gain} (n = {high.n}, "
-            f"{_say_p(p)})."
+            f"{_say_p(p, frame)})."
         )
     return "\n\n".join(lines)
 
 
-def _say_p(p: float) -> str:
-    return f"p < 0.001 ({TEST})" if p < 0.001 else f"p = {p:.3f} ({TEST})"
+def _say_p(p: float, frame: pd.DataFrame) -> str:
+    return f"p < 0.001 ({_test(frame)})" if p < 0.001 else f"p = {p:.3f} ({_test(frame)})"
+
+
+def _test(frame: pd.DataFrame) -> str:
+    """The name of what `stats.paired_tests` does with one sample a problem, or with means over several."""
+    return f"{'McNemar' if frame['sample'].nunique() == 1 else 'paired bootstrap'}, Holm-corrected"
 
 
 def _share(row: pd.Series) -> str:
@@ -62,7 +66,8 @@ def say_hint(frame: pd.DataFrame, model: str, problem_set: str, draws: int, seed
         span = ", ".join(f"{row.window}: {_signed(row.gain)}" for row in often)
         lines.append(
             f"* Against the trace {words}: the hint is ahead at {len(ahead)} of the {len(often)} windows that more "
-            f"than 20% overrun, at {surely} of them by more than chance ({TEST}: p at most {LEVEL}): {span or 'none'}."
+            f"than 20% overrun, at {surely} of them by more than chance ({_test(frame)}: p at most {LEVEL}): "
+            f"{span or 'none'}."
         )
     return "**The hint.** Accuracy with it minus accuracy of the control, paired by problem.\n" + "\n".join(lines)
 
@@ -148,14 +153,14 @@ def say_before(frame: pd.DataFrame, model: str) -> str:
     )
 
 
-def say_hints(table: pd.DataFrame) -> str:
+def say_hints(frame: pd.DataFrame, table: pd.DataFrame) -> str:
     """From `analysis.compare_hints`: does the wording matter, and does any hint?"""
     lines = []
     for row in table[table.hint != "shifted_window"].itertuples():
         name = "no hint at all" if row.hint == "truncation" else f"`{row.hint.removeprefix('hint: ')}`"
         lines.append(
-            f"* window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, {_say_p(row.p)}, on {row.n} "
-            f"problems: {verdict(row.gain, row.p)}."
+            f"* window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, {_say_p(row.p, frame)}, "
+            f"on {row.n} problems: {verdict(row.gain, row.p)}."
         )
     return "**Measured.**\n" + "\n".join(lines)
 
@@ -172,7 +177,7 @@ def say_power(accuracy: float, n: int) -> str:
 
 
 def say_ratio(accuracy: float, ratio: Interval, n: int, model: str, rival: str) -> str:
-    """From `analysis.iso_accuracy_interval`: who needs fewer tokens, if the interval says so."""
+    """From `efficiency.iso_accuracy_interval`: who needs fewer tokens, if the interval says so."""
     if ratio.is_degenerate:
         needs = "every draw is alike, so nothing is shown"
     elif ratio.high < 1:
@@ -199,7 +204,8 @@ def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws
     for name, pair, p in zip(problem_sets, pairs, paired_tests(pairs, draws, seed)):
         gain = paired_bootstrap(*pair, draws, seed)
         lines.append(
-            f"* {name}: tuned minus base {_signed(gain)}, {_say_p(p)}, on {len(pair[0])} problems: {verdict(gain, p)}."
+            f"* {name}: tuned minus base {_signed(gain)}, {_say_p(p, frame)}, on {len(pair[0])} problems: "
+            f"{verdict(gain, p)}."
         )
     return f"**Measured.** `{model}` against the base model, no window:\n" + "\n".join(lines)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from z1lib import analysis, findings
+from z1lib import analysis, efficiency, findings
 from z1lib.profile import load_profile
 from z1lib.records import ARTIFACTS, read_jsonl
 
@@ -45,7 +45,7 @@ def write_results(figures: Path) -> str:
     frame, draws, seed = analysis.join(*rows), profile.bootstrap_draws, profile.seed
     tracing = frame[frame.problem_set == "tracing"]
     pair, rival = ("z1", "shifted_window"), ("r1", "budget_forcing")
-    ratio = analysis.iso_accuracy_interval(tracing, pair, rival, draws, seed)
+    ratio = efficiency.iso_accuracy_interval(tracing, pair, rival, draws, seed)
     transfer = [name for name in profile.test_problems if not name.startswith("tracing")]
     sentences = [
         findings.say_curves(frame, summary, *pair, ["tracing"], draws, seed),

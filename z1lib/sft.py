@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import enable_fsdp_ram_efficient_loading
+from accelerate.utils.memory import clear_device_cache
 from peft import LoraConfig
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback
@@ -173,6 +174,7 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
             f"profile {profile.name}: key 'gpus' is {profile.gpus}, started with {config.world_size} processes: set it "
             "to that number and divide `gradient_accumulation_steps` so that the batch stays the same"
         )
+    clear_device_cache(garbage_collection=True)  # of the run before, whose trainer and model hold each other
     config._n_gpu = min(1, config.n_gpu)  # else the Trainer would use all cards in one process and multiply the batch
     torch.manual_seed(profile.seed)
     if profile.fsdp.get("cpu_ram_efficient_loading"):
