@@ -129,7 +129,7 @@ def measure(folder: str, values: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux writes it")
-@pytest.mark.parametrize("values", [{}, {"gradient_checkpointing": True}, {"lora": LORA}])
+@pytest.mark.parametrize("values", [{}, {"mixed_precision": "bf16"}, {"gradient_checkpointing": True}, {"lora": LORA}])
 def test_the_estimate_is_within_a_quarter_of_the_measured_peak(tmp_path, values):
     model, tokenizer = make_random_model(0, layers=6, hidden=512)
     model.save_pretrained(tmp_path)

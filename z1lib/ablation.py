@@ -62,17 +62,25 @@ def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile
 
 
 def say_subsets(table: pd.DataFrame) -> str:
+    """What each subset came to, and whether it is more than chance beside the first."""
     lines = []
     for benchmark, rows in table.groupby("benchmark", sort=False):
         first = rows.iloc[0]
-        for row in rows.iloc[1:].itertuples():
+        lines.append(f"* {benchmark} (n = {first.n}), `{first.subset}`: {_say_subset(first)}.")
+        for _, row in rows.iloc[1:].iterrows():
             gain = Interval(row.minus_first, row.minus_first_low, row.minus_first_high)
             lines.append(
-                f"* {benchmark} (n = {row.n}), `{row.subset}` minus `{first.subset}`: {row.minus_first:+.2f} "
+                f"* {benchmark}, `{row.subset}`: {_say_subset(row)}; minus `{first.subset}` {row.minus_first:+.2f} "
                 f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}], p = {row.p:.3f} (bootstrap, "
                 f"Holm-corrected): {verdict(gain, row.p)}."
             )
-    return "**Measured.** Accuracy at the widest window, paired by problem.\n" + "\n".join(lines)
+    few = f"{table.seeds.min()} seeds a subset, so intervals over seeds and problems are rather too narrow"
+    return f"**Measured.** Accuracy at the widest window, paired by problem; {few}.\n" + "\n".join(lines)
+
+
+def _say_subset(row: pd.Series) -> str:
+    of = f"{row.examples} examples of {row.mean_trajectory_tokens:.0f} tokens"
+    return f"{row.accuracy:.2f} [{row.accuracy_low:.2f}, {row.accuracy_high:.2f}], trained on {of}"
 
 
 def main(run: Path, folder: Path) -> None:

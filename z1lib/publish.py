@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from z1lib import analysis, efficiency, findings
+from z1lib import ablation, analysis, efficiency, findings
 from z1lib.profile import load_profile
 from z1lib.records import ARTIFACTS, read_jsonl
 
@@ -55,20 +55,36 @@ def write_results(figures: Path) -> str:
         findings.say_ratio(*ratio, "z1", "r1") + " The rival is ours, not R1-Distill.",
         findings.say_transfer(frame, "z1", transfer, draws, seed),
     ]
-    return "\n\n".join([_provenance(notes, figures), *sentences]) + "\n"
+    ran = _provenance(notes, figures, "accuracy_by_thinking")
+    ran += (
+        " Intervals are 95%: Wilson's for an accuracy, the paired bootstrap over problems for differences and ratios."
+    )
+    ablated = _ablation(figures.parent / f"{notes['profile']}_ablation")
+    return "\n\n".join([ran, *sentences, *ablated]) + "\n"
 
 
-def _provenance(notes: dict, figures: Path) -> str:
+def _ablation(figures: Path) -> list[str]:
+    """What `make ablation` found, once it has been run."""
+    if not (figures / "subsets.csv").exists():
+        return []
+    notes = json.loads((figures / "provenance.json").read_text())
+    return [
+        "The length of what is learned from (the paper's Table 2), under equal token budgets:",
+        _provenance(notes, figures, "accuracy_by_subset"),
+        ablation.say_subsets(pd.read_csv(figures / "subsets.csv")),
+    ]
+
+
+def _provenance(notes: dict, figures: Path, figure: str) -> str:
     stages = notes["stages"]
     times = ", ".join(f"{name} {stage['seconds'] / 60:.1f} min" for name, stage in stages.items())
     peak = max(stage["peak_memory_gib"] for stage in stages.values())
     where = stages["02_sft"]["hardware"]
     hardware = f"{where['processor']}, {where['cores']} cores"
     return (
-        f"![accuracy against thinking tokens]({figures.as_posix()}/accuracy_by_thinking.png)\n\n"
+        f"![{figure.replace('_', ' ')}]({figures.as_posix()}/{figure}.png)\n\n"
         f"Profile `{notes['profile']}`, commit `{stages['03_windowed_inference']['commit']}`, seed {notes['seed']}, "
-        f"{hardware}: {times}; peak memory {peak:.1f} GiB. Intervals are 95%: Wilson's for an accuracy, the paired "
-        "bootstrap over problems for differences and ratios."
+        f"{hardware}: {times}; peak memory {peak:.1f} GiB."
     )
 
 
