@@ -1,5 +1,6 @@
 """Supervised fine-tuning with TRL: the recipe, the loss, LoRA, resumption. launch.py starts it on several devices."""
 
+import ctypes
 import hashlib
 import json
 import shutil
@@ -175,6 +176,8 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
             "to that number and divide `gradient_accumulation_steps` so that the batch stays the same"
         )
     clear_device_cache(garbage_collection=True)  # of the run before, whose trainer and model hold each other
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc, which keeps what is freed
+        libc.malloc_trim(0)
     config._n_gpu = min(1, config.n_gpu)  # else the Trainer would use all cards in one process and multiply the batch
     torch.manual_seed(profile.seed)
     if profile.fsdp.get("cpu_ram_efficient_loading"):
