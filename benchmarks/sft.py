@@ -3,7 +3,7 @@
 `make bench`, or `python benchmarks/sft.py --examples 32 --seeds 3`. Same base model, same examples, same labels, same
 batch size and learning rate; every run in a process of its own, so that its peak memory is its own. TRL by default
 checkpoints gradients and computes in bfloat16, whatever the machine is good at: its third row has our flags, and what
-is left between that row and ours is ours (order by length, and scores for response tokens alone).
+is left between that row and ours is ours: no pads, and scores for response tokens alone. The order is the same.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
 
 
 def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrainer:
-    """TRL's trainer on our tokenised examples, in its own random order."""
+    """TRL's trainer on our tokenised examples, in the same random order."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     given = {"per_device_train_batch_size": profile.batch_size, "learning_rate": profile.learning_rate}
     given |= {"lr_scheduler_type": "cosine", "warmup_steps": profile.warmup_steps, "num_train_epochs": profile.epochs}

@@ -76,7 +76,8 @@ def test_differences_are_paired_and_the_verdict_follows_the_interval():
     assert table.train_tokens[0] == tokens(training_runs(POOL, PROFILE)["longest-0"][0])
     assert table.benchmark.tolist() == ["toy"] * 3
     said = ablation.say_subsets(table)
-    assert "`random` minus `longest`: -0.50" in said
+    assert "`longest`: 0.80 [" in said
+    assert "minus `longest` -0.50 [" in said
     assert said.count("worse") == said.count("not shown to differ") == 1
 
 

@@ -81,7 +81,7 @@ def test_the_sweep_of_the_transformers_engine_is_generate_at_every_window(model)
         assert same >= 0.9 * len(PROMPTS)
 
 
-PAPER = {"mixed_precision": "bf16", "padding_free": True, "gradient_checkpointing": True}
+PAPER = {"mixed_precision": "bf16", "gradient_checkpointing": True}
 LORA = {"mixed_precision": "bf16", "lora": {"r": 8, "target_modules": "all-linear"}}
 
 

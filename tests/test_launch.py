@@ -93,8 +93,8 @@ def test_they_do_in_the_precision_and_without_the_padding_of_the_paper(told, tmp
 
     The rows do not divide by the batch: accelerate fills the last one up with rows it had, so that no process waits.
     """
-    same = {"mixed_precision": PAPER.mixed_precision, "padding_free": PAPER.padding_free}
-    assert same == {"mixed_precision": "bf16", "padding_free": True}
+    same = {"mixed_precision": PAPER.mixed_precision}
+    assert same == {"mixed_precision": "bf16"}
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())

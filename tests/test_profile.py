@@ -71,7 +71,6 @@ def test_a_profile_may_be_a_path(tmp_path):
             {"subsets": {k: {"order": "random", "tokens": 9, "seeds": list(range(k == "b"))} for k in "ab"}},
             "key 'subsets': all need as many seeds",
         ),
-        ({"padding_free": 1}, "key 'padding_free' should be bool"),
         ({"lora": {"r": 8}, "fsdp": {"version": 2}}, "keys 'lora' and 'fsdp'"),
         ({"n": 0}, "key 'n' must be at least 1"),
         ({"hints": {"shifted_window": 3}}, "key 'hints' should be"),

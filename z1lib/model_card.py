@@ -12,7 +12,7 @@ from z1lib.records import Trajectory
 from z1lib.study import commit, environment
 
 RECIPE_KEYS = ["seed", "gpus", "learning_rate", "warmup_steps", "epochs", "batch_size", "gradient_accumulation_steps"]
-RECIPE_KEYS += ["max_length", "mixed_precision", "padding_free", "lora", "fsdp", "system_prompt"]
+RECIPE_KEYS += ["max_length", "mixed_precision", "lora", "fsdp", "system_prompt"]
 
 
 def write_card(name: str, rows: list[Trajectory], base: Path, profile: Profile, precision: str, training: dict) -> str:

@@ -86,7 +86,6 @@ class Profile:
     max_length: int
     gradient_checkpointing: bool
     mixed_precision: str | None
-    padding_free: bool
     lora: dict[str, Any]
     fsdp: dict[str, Any]
     save_steps: int

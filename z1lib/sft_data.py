@@ -1,9 +1,7 @@
-"""From trajectories to what the trainer reads: ids, labels on the response alone, one order an epoch."""
+"""From trajectories to what the trainer reads: ids, and labels on the response alone."""
 
-import random
 from dataclasses import replace
 
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text
@@ -81,30 +79,3 @@ def _refuse(ids: list[str], what: str) -> None:
             f"{len(ids)} examples {what}: {', '.join(ids)}; raise the profile's max_length or leave them out in "
             "01_curation"
         )
-
-
-def make_dataset(rows: list[Trajectory], tokenizer: PreTrainedTokenizerBase, profile: Profile) -> Dataset:
-    """The examples in the order they are learned, the same in every epoch. Raises UnfitExamples, see tokenize_rows."""
-    examples = tokenize_rows(rows, tokenizer, profile)
-    order = order_by_length([len(example["input_ids"]) for example in examples], profile.batch_size, profile.seed)
-    return Dataset.from_list([examples[i] for i in order])
-
-
-def order_by_length(lengths: list[int], batch_size: int, seed: int, group: int = 32) -> list[int]:
-    """Indices in an order whose batches hold similar lengths while batches of all lengths follow each other.
-
-    Groups of `group` batches are drawn at random, sorted by length, cut into batches, and the batches shuffled again.
-    (transformers' own "group_by_length" leaves them sorted, so that the loss follows the length up and down.)
-    """
-    shuffle = random.Random(seed).shuffle
-    indices = list(range(len(lengths)))
-    shuffle(indices)
-    ordered = []
-    for start in range(0, len(indices), group * batch_size):
-        chunk = sorted(indices[start : start + group * batch_size], key=lambda i: lengths[i])
-        batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-        # The very last batch may be short; it stays the last.
-        last = [batches.pop()] if start + group * batch_size >= len(indices) else []
-        shuffle(batches)
-        ordered += [i for batch in batches + last for i in batch]
-    return ordered
