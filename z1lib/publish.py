@@ -57,7 +57,8 @@ def write_results(figures: Path) -> str:
     ]
     ran = _provenance(notes, figures, "accuracy_by_thinking")
     ran += (
-        " Intervals are 95%: Wilson's for an accuracy, the paired bootstrap over problems for differences and ratios."
+        " Intervals are 95%: Wilson's for an accuracy, the paired bootstrap over problems for differences and ratios. "
+        "They are those of the models as trained, once each: another seed trains other models."
     )
     ablated = _ablation(figures.parent / f"{notes['profile']}_ablation")
     return "\n\n".join([ran, *sentences, *ablated]) + "\n"
