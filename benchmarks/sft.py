@@ -3,7 +3,7 @@
 `make bench`, or `python benchmarks/sft.py --examples 32 --seeds 3`. Same base model, same examples, same labels, same
 batch size and learning rate; every run in a process of its own, so that its peak memory is its own. TRL by default
 checkpoints gradients and computes in bfloat16, whatever the machine is good at: its third row has our flags, and what
-is left between that row and ours is ours: no pads, and scores for response tokens alone. The order is the same.
+is left between that row and ours is ours: attention example by example, and scores for response tokens alone.
 """
 
 import argparse
@@ -50,7 +50,10 @@ def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrai
     given |= {"output_dir": str(folder), "seed": profile.seed, "data_seed": profile.seed, "report_to": "none"}
     if way == "trl_same_flags":
         ours = sft.make_config(profile, folder)
-        given |= {key: getattr(ours, key) for key in ("gradient_checkpointing", "bf16", "fp16", "logging_steps")}
+        given |= {
+            key: getattr(ours, key)
+            for key in ("gradient_checkpointing", "padding_free", "bf16", "fp16", "logging_steps")
+        }
         given |= {"max_length": None, "save_steps": profile.save_steps}
     return SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),

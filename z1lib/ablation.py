@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from z1lib import analysis, figures
-from z1lib.findings import verdict
+from z1lib.findings import say_p, verdict
 from z1lib.profile import Profile, load_profile
 from z1lib.records import ARTIFACTS, Trajectory, read_jsonl
 from z1lib.sft_data import training_runs
@@ -71,8 +71,8 @@ def say_subsets(table: pd.DataFrame) -> str:
             gain = Interval(row.minus_first, row.minus_first_low, row.minus_first_high)
             lines.append(
                 f"* {benchmark}, `{row.subset}`: {_say_subset(row)}; minus `{first.subset}` {row.minus_first:+.2f} "
-                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}], p = {row.p:.3f} (bootstrap, "
-                f"Holm-corrected): {verdict(gain, row.p)}."
+                f"[{row.minus_first_low:+.2f}, {row.minus_first_high:+.2f}], "
+                f"{say_p(row.p, 'bootstrap, Holm-corrected')}: {verdict(gain, row.p)}."
             )
     few = f"{table.seeds.min()} seeds a subset, so intervals over seeds and problems are rather too narrow"
     return f"**Measured.** Accuracy at the widest window, paired by problem; {few}.\n" + "\n".join(lines)

@@ -37,13 +37,13 @@ def say_curves(
             f"**Measured.** Under `{policy}` the accuracy of `{model}` on `{name}` "
             f"{verdict(gain, p, ('rises', 'falls', 'does not clearly rise'))} with the window: from {_share(low)} at a "
             f"window of {low.window} to {_share(high)} at {high.window}, a paired difference of {gain} (n = {high.n}, "
-            f"{_say_p(p, frame)})."
+            f"{say_p(p, _test(frame))})."
         )
     return "\n\n".join(lines)
 
 
-def _say_p(p: float, frame: pd.DataFrame) -> str:
-    return f"p < 0.001 ({_test(frame)})" if p < 0.001 else f"p = {p:.3f} ({_test(frame)})"
+def say_p(p: float, test: str) -> str:
+    return f"{'p < 0.001' if p < 0.001 else f'p = {p:.3f}'} ({test})"
 
 
 def _test(frame: pd.DataFrame) -> str:
@@ -159,8 +159,8 @@ def say_hints(frame: pd.DataFrame, table: pd.DataFrame) -> str:
     for row in table[table.hint != "shifted_window"].itertuples():
         name = "no hint at all" if row.hint == "truncation" else f"`{row.hint.removeprefix('hint: ')}`"
         lines.append(
-            f"* window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, {_say_p(row.p, frame)}, "
-            f"on {row.n} problems: {verdict(row.gain, row.p)}."
+            f"* window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, "
+            f"{say_p(row.p, _test(frame))}, on {row.n} problems: {verdict(row.gain, row.p)}."
         )
     return "**Measured.**\n" + "\n".join(lines)
 
@@ -204,7 +204,7 @@ def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws
     for name, pair, p in zip(problem_sets, pairs, paired_tests(pairs, draws, seed)):
         gain = paired_bootstrap(*pair, draws, seed)
         lines.append(
-            f"* {name}: tuned minus base {_signed(gain)}, {_say_p(p, frame)}, on {len(pair[0])} problems: "
+            f"* {name}: tuned minus base {_signed(gain)}, {say_p(p, _test(frame))}, on {len(pair[0])} problems: "
             f"{verdict(gain, p)}."
         )
     return f"**Measured.** `{model}` against the base model, no window:\n" + "\n".join(lines)

@@ -50,13 +50,11 @@ class ResponseTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if return_outputs or inputs["input_ids"].device.type == "cuda":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORE)
-        learned = (labels != IGNORE).any(dim=0).nonzero().squeeze(1)
+        [labels] = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORE)  # a batch is one row
+        learned = (labels != IGNORE).nonzero().squeeze(1)
         inputs = {key: value for key, value in inputs.items() if key != "labels"}
-        logits = model(**inputs, use_cache=False, logits_to_keep=learned).logits
-        total = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels[:, learned].flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        [logits] = model(**inputs, use_cache=False, logits_to_keep=learned).logits
+        total = torch.nn.functional.cross_entropy(logits.float(), labels[learned], reduction="sum")
         # The tokens are those of the whole step on all devices, whose gradients are then averaged, not summed.
         return total / num_items_in_batch * self.accelerator.num_processes
 
@@ -76,8 +74,8 @@ class ResponseTrainer(SFTTrainer):
 def attend_by_example(module, query, key, value, attention_mask, position_ids, **kwargs):
     """SDPA for examples that lie end to end in one row, without scoring the tokens of one against those of another.
 
-    query, key, value: (1, heads, tokens, head size). An example begins wherever `position_ids`, (1, tokens), is 0. On a
-    CPU, SDPA with a mask over the whole row took a fifth of a training step.
+    query, key, value: (1, heads, tokens, head size). An example begins wherever `position_ids`, (1, tokens), is 0. In
+    eight steps of mini on two cores SDPA took 2.6 s of 16 this way, and 3.5 s of 18 with a mask over the whole row.
     """
     starts = (position_ids[0] == 0).nonzero().flatten().tolist()
     examples = zip(*(states.tensor_split(starts[1:], dim=2) for states in (query, key, value)))
