@@ -1,4 +1,4 @@
-"""What one GPU must show (`make test-gpu`): both of vLLM's model runners, the sweep, a training step.
+"""What one GPU must show (`make test-gpu`): both of vLLM's model runners, the sweep, training and its estimate.
 
 Written for any CUDA card of 8 GB or more; skipped with a reason elsewhere. Tokens are compared in float32, where two
 ways to the same logits differ least, and still not exactly: another batch size sums in another order.
@@ -11,12 +11,13 @@ import sys
 
 import pytest
 import torch
+from test_footprint import RECIPES, check_estimate
 from test_sft import losses, rows
 
 from z1lib import sft
 from z1lib.engines import load_engine
 from z1lib.inference import generate, window_sweep
-from z1lib.models import save_base_model
+from z1lib.models import make_random_model
 from z1lib.profile import load_profile
 from z1lib.window import HINT, ShiftedWindow
 
@@ -30,9 +31,12 @@ PROMPTS = [f"<|im_start|>user\nWhat is {i} + {i}?<|im_end|>\n<|im_start|>assista
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    mini = load_profile("mini")
-    source = mini.base_model, mini.base_model_revision, mini.base_model_package
-    return str(save_base_model(tmp_path_factory.mktemp("model") / "base", *source, mini.seed))
+    """Random weights, which a machine has that no hub and no package index reaches."""
+    folder = tmp_path_factory.mktemp("model")
+    model, tokenizer = make_random_model(0, layers=4, hidden=256)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 SWEEP = """
@@ -94,3 +98,8 @@ def test_a_run_trains_on_the_gpu_with_the_losses_of_the_cpu(tiny_model, tmp_path
     on_cpu = losses(sft.fine_tune(rows(32), tiny_model, tmp_path / "cpu", profile))
     assert on_gpu == pytest.approx(on_cpu, rel=tolerance)
     assert on_gpu[-1] < on_gpu[0]
+
+
+@pytest.mark.parametrize("values", RECIPES)
+def test_the_memory_of_the_card_is_estimated_within_a_quarter(tmp_path, values):
+    check_estimate(tmp_path, values, layers=8, hidden=1024)

@@ -65,12 +65,12 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     tokens = profile.epochs * sum(len(example["input_ids"]) for example in examples)
     return Footprint(
-        weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if shards > 1 else 0),
+        weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if profile.fsdp else 0),
         gradients=4 * trained // shards,
         optimizer=ADAM_BYTES * trained // shards,
         activations=_activations(model, examples, profile),
         process=CUDA_CONTEXT if torch.cuda.is_available() else _resident_bytes(),
-        accumulates=profile.gradient_accumulation_steps > 1 or shards > 1,
+        accumulates=profile.gradient_accumulation_steps > 1 or bool(profile.fsdp),
         steps=count_steps(len(examples), profile),
         tokens=tokens,
         hours=tokens / profile.training_tokens_per_second / 3600,
