@@ -14,7 +14,7 @@ import torch
 from test_footprint import RECIPES, check_estimate
 from test_sft import losses, rows
 
-from z1lib import sft
+from z1lib import launch, sft
 from z1lib.engines import load_engine
 from z1lib.inference import generate, window_sweep
 from z1lib.models import make_random_model
@@ -90,12 +90,14 @@ LORA = {"mixed_precision": "bf16", "lora": {"r": 8, "target_modules": "all-linea
 
 
 @pytest.mark.parametrize(("values", "tolerance"), [({"mixed_precision": "no"}, 0.02), (PAPER, 0.05), (LORA, 0.05)])
-def test_a_run_trains_on_the_gpu_with_the_losses_of_the_cpu(tiny_model, tmp_path, monkeypatch, values, tolerance):
+def test_a_run_trains_on_the_gpu_with_the_losses_of_the_cpu(tiny_model, tmp_path, values, tolerance):
     """In float32; in the paper's precision without padding, through TRL's own loss head; with adapters."""
     profile = load_profile("smoke", **values)
     on_gpu = losses(sft.fine_tune(rows(32), tiny_model, tmp_path / "gpu", profile))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    on_cpu = losses(sft.fine_tune(rows(32), tiny_model, tmp_path / "cpu", profile))
+    job = launch.write_job(rows(32), tiny_model, tmp_path / "cpu", profile)
+    command = [sys.executable, "-m", "z1lib.launch", str(job)]
+    subprocess.run(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True)
+    on_cpu = losses(sft.read_training(tmp_path / "cpu")["log"])
     assert on_gpu == pytest.approx(on_cpu, rel=tolerance)
     assert on_gpu[-1] < on_gpu[0]
 
