@@ -132,9 +132,12 @@ def peak_bytes() -> int:
 
 
 def measure(folder: str, values: str) -> None:
-    """Run in a process of its own: the estimate, then training on all kinds of lengths, then the peak."""
+    """Run in a process of its own: the estimate, then training on all kinds of lengths, then the peak.
+
+    Half of the examples are the longest, so that two of those meet in a batch.
+    """
     profile = load_profile("smoke", **json.loads(values))
-    texts = [Trajectory(f"t{i}", "q" * 100, "a" * (100 + 40 * i), 9, 1, "toy", "z1") for i in range(24)]
+    texts = [Trajectory(f"t{i}", "q" * 100, "a" * (1020 if i % 2 else 100 + 40 * i), 9, 1, "toy", "z1") for i in range(24)]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     needs = footprint.estimate(folder, sft_data.tokenize_rows(texts, tokenizer, profile), profile)
     sft.make_trainer(texts, folder, Path(folder) / "run", profile).train()

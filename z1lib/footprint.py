@@ -25,9 +25,10 @@ PARTS = ("weights", "gradients", "optimizer", "activations", "process")
 CONTAINER_LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
 CUDA_CONTEXT = 2**30  # bytes of a device that CUDA and cuBLAS take: 0.75 GiB of an H200, 1.3 with NCCL
 ADAM_BYTES = 8  # two moments in float32
-# On a CPU the allocator keeps freed blocks that fit no later batch, and more of them the longer a run: with this on top
-# the estimates are 0.8 to 1.2 of the peak of whole runs of mini and of the small models of tests/test_footprint.py.
-HEAP = 2.0
+# On a CPU three things come on top, which were measured with mini and with the small models of tests/test_footprint.py.
+STARTING = 150 * 2**20  # bytes of what is loaded when training starts
+BACKWARD_LAYERS = 2  # layers' worth of activations that a backward pass holds for a moment
+HEAP = 1.3  # the allocator keeps freed blocks that fit no later batch
 
 
 class DoesNotFit(RuntimeError):
@@ -43,7 +44,7 @@ class Footprint:
     optimizer: int
     activations: int
     process: int  # before the model is there: Python and its libraries, or the CUDA context
-    accumulates: bool  # gradients are kept from one batch to the next
+    accumulates: bool  # gradients do not take the place of the activations that a backward pass lets go of
     steps: int
     tokens: int  # through the model, prompt and response
     hours: float  # at the profile's training_tokens_per_second
@@ -51,8 +52,8 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Bytes at the peak. A backward pass lets go of activations as it makes gradients: unless gradients are there
-        already, the larger of the two counts."""
+        """Bytes at the peak. A backward pass lets go of activations as it makes gradients: if those were not there
+        before, the larger of the two counts."""
         together = sum if self.accumulates else max
         return self.process + self.weights + self.optimizer + together((self.gradients, self.activations))
 
@@ -60,7 +61,7 @@ class Footprint:
 def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footprint:
     """The footprint of training on tokenised examples (`sft_data.tokenize_rows` or a dataset of them)."""
     model = _model(AutoConfig.from_pretrained(base), profile)
-    devices = max(1, profile.gpus)
+    devices, cuda = max(1, profile.gpus), torch.cuda.is_available()
     shards = devices if profile.fsdp else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     tokens = profile.epochs * sum(len(example["input_ids"]) for example in examples)
@@ -69,8 +70,9 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
         gradients=4 * trained // shards,
         optimizer=ADAM_BYTES * trained // shards,
         activations=_activations(model, examples, profile),
-        process=CUDA_CONTEXT if torch.cuda.is_available() else _resident_bytes(),
-        accumulates=profile.gradient_accumulation_steps > 1 or bool(profile.fsdp),
+        process=CUDA_CONTEXT if cuda else psutil.Process().memory_info().rss + STARTING,
+        # On a CPU the sum is nearer to what was measured: blocks that activations leave seldom fit a gradient.
+        accumulates=profile.gradient_accumulation_steps > 1 or bool(profile.fsdp) or not cuda,
         steps=count_steps(len(examples), profile),
         tokens=tokens,
         hours=tokens / profile.training_tokens_per_second / 3600,
@@ -129,20 +131,21 @@ def _gathered(model: PreTrainedModel) -> int:
 
 
 def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], profile: Profile) -> int:
-    """Bytes kept for the backward pass of the longest batch, and those of its vocabulary projection."""
+    """Bytes kept for the backward pass of the longest batch, and on a CPU those of its vocabulary projection."""
     config = model.config
     longest = max(len(example["input_ids"]) for example in examples)
     learned = max(sum(label != IGNORE for label in example["labels"]) for example in examples)
-    whole = _saved_bytes(model, profile.batch_size, longest, mixed_precision(profile))
+    kept = _saved_bytes(model, profile.batch_size, longest, mixed_precision(profile))
+    layer = kept // config.num_hidden_layers
     if profile.gradient_checkpointing or profile.fsdp.get("activation_checkpointing"):
         # A layer's input is kept; its inside is computed again, one layer at a time.
-        layers, width = config.num_hidden_layers, DTYPES[mixed_precision(profile)].itemsize
-        whole = whole // layers + layers * profile.batch_size * longest * config.hidden_size * width
-    # TRL's head works in tiles on a GPU. On a CPU the log-probabilities of all learned positions are there at once,
-    # with their gradients.
+        width = DTYPES[mixed_precision(profile)].itemsize
+        kept = layer + config.num_hidden_layers * profile.batch_size * longest * config.hidden_size * width
     if torch.cuda.is_available():
-        return whole
-    return int(HEAP * (whole + 2 * 4 * profile.batch_size * learned * config.vocab_size))
+        return kept  # TRL's head works in tiles there
+    # The log-probabilities of all learned positions in float32, their gradients and those of the scores.
+    head = 3 * 4 * profile.batch_size * learned * config.vocab_size
+    return int(HEAP * (kept + BACKWARD_LAYERS * layer + head))
 
 
 def _saved_bytes(model: PreTrainedModel | PeftModel, batch: int, length: int, precision: str) -> int:
@@ -170,8 +173,3 @@ def _saved_bytes(model: PreTrainedModel | PeftModel, batch: int, length: int, pr
         kept = sum(size for key, size in storages.items() if key not in own)
         del output  # it holds the graph, and the graph the storages whose addresses are the keys
     return kept
-
-
-def _resident_bytes() -> int:
-    """What this process holds now."""
-    return psutil.Process().memory_info().rss
