@@ -137,7 +137,8 @@ def measure(folder: str, values: str) -> None:
     Half of the examples are the longest, so that two of those meet in a batch.
     """
     profile = load_profile("smoke", **json.loads(values))
-    texts = [Trajectory(f"t{i}", "q" * 100, "a" * (1020 if i % 2 else 100 + 40 * i), 9, 1, "toy", "z1") for i in range(24)]
+    lengths = [1020 if i % 2 else 100 + 40 * i for i in range(24)]
+    texts = [Trajectory(f"t{i}", "q" * 100, "a" * length, 9, 1, "toy", "z1") for i, length in enumerate(lengths)]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     needs = footprint.estimate(folder, sft_data.tokenize_rows(texts, tokenizer, profile), profile)
     sft.make_trainer(texts, folder, Path(folder) / "run", profile).train()

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from z1lib.profile import load_profile
@@ -106,6 +107,17 @@ def test_the_speeds_are_those_of_the_benchmarks_files(monkeypatch):
 
     [(head, end)] = readme.BLOCK.findall(TEXT)
     assert readme.BLOCK.search(TEXT)[0] == head + readme.write_speeds() + end
+
+
+def test_what_the_text_says_of_training_on_a_gpu_is_what_was_measured():
+    table = pd.read_csv(ROOT / "benchmarks" / "gpu_training.csv")
+    shares = table["estimated GiB"] / table["peak GiB"]
+    assert f"{shares.min():.2f} to {shares.max():.2f} of what four trainings took on an H200" in " ".join(TEXT.split())
+    assert set(table.device) == {"NVIDIA H200"}
+    for _, row in table[table.model == "7B"].iterrows():
+        speed = round(row["tokens/s"], -2)
+        assert f"{row['peak GiB']:.1f} GiB, {speed:,.0f} tokens/s on an H200" in TEXT
+    assert f"{table.set_index('profile').loc['colab', 'peak GiB']:.1f} GiB at the longest batch" in TEXT
 
 
 def test_every_file_the_text_links_to_is_there():
