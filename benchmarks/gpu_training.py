@@ -32,9 +32,12 @@ SEVEN |= {"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings":
 ONE = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}
 ONE |= {"num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True}
 SHAPES = {"7B": SEVEN, "1.5B": ONE}
-# name: (profile, shape); all on one card. The paper's at 7B takes one of 140 GB: 16 bytes a parameter.
-CASES = {"single_gpu": ("single_gpu", "7B"), "colab": ("colab", "1.5B")}
-CASES |= {"paper-1.5B": ("paper", "1.5B"), "paper": ("paper", "7B")}
+# name: (profile, shape, attention), all on one card; the paper at 7B takes one of 140 GB, 16 bytes a parameter. SDPA with a
+# mask over the whole row is the peer of attention example by example.
+OURS, MASK = sft.BY_EXAMPLE, "sdpa"
+CASES = {"single_gpu": ("single_gpu", "7B", OURS), "single_gpu-mask": ("single_gpu", "7B", MASK)}
+CASES |= {"colab": ("colab", "1.5B", OURS), "colab-mask": ("colab", "1.5B", MASK)}
+CASES |= {"paper-1.5B": ("paper", "1.5B", OURS), "paper": ("paper", "7B", OURS)}
 MEAN_PROMPT = 300  # tokens, assumed
 TEMPLATE = 200  # at most, in bytes
 BATCHES, STEPS = 4, 6  # batches a step, and steps: so few that they take a minute
@@ -83,7 +86,7 @@ class Clock(TrainerCallback):
 
 
 def run_case(case: str, folder: Path) -> dict:
-    name, shape = CASES[case]
+    name, shape, sft.BY_EXAMPLE = CASES[case]
     stated = load_profile(name)
     base = save_shape(shape, folder / shape)
     torch.cuda.empty_cache()

@@ -57,6 +57,18 @@ def _training(table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _attention(table: pd.DataFrame) -> list[str]:
+    """Where a card ran a profile in both ways; one run each."""
+    lines = []
+    for (name, model, device), both in table.groupby(["profile", "model", "device"], sort=False):
+        speed = both.set_index("attention")["tokens/s"]
+        if len(speed) == 2:
+            what = f"attention example by example, `{name}` ({model}, {device})"
+            times = f"{speed['by_example'] / speed['sdpa']:.2f} (one run each)"
+            lines.append(f"| {what} | SDPA with a mask over the whole row | {times} | `{both.iloc[0].commit}` |")
+    return lines
+
+
 def _bootstrap(table: pd.DataFrame) -> list[str]:
     ours, peer = table.iloc[0], table.iloc[1]
     what = f"bootstrap of {ours.draws:,} draws, {ours.problems} problems, {ours.policies} policies"
@@ -68,6 +80,7 @@ SAYINGS = {
     "code_grader.csv": _sandbox,
     "curation_near_duplicates.csv": _near_duplicates,
     "sft.csv": _training,
+    "gpu_training.csv": _attention,
     "bootstrap.csv": _bootstrap,
 }
 

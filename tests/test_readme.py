@@ -111,9 +111,10 @@ def test_the_speeds_are_those_of_the_benchmarks_files(monkeypatch):
 
 def test_what_the_text_says_of_training_on_a_gpu_is_what_was_measured():
     table = pd.read_csv(ROOT / "benchmarks" / "gpu_training.csv")
+    table = table[table.device == "NVIDIA H200"]
     shares = table["estimated GiB"] / table["peak GiB"]
     assert f"{shares.min():.2f} to {shares.max():.2f} of what four trainings took on an H200" in " ".join(TEXT.split())
-    assert set(table.device) == {"NVIDIA H200"}
+    assert len(table) == 4
     for _, row in table[table.model == "7B"].iterrows():
         speed = round(row["tokens/s"], -2)
         assert f"{row['peak GiB']:.1f} GiB, {speed:,.0f} tokens/s on an H200" in TEXT
