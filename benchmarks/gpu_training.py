@@ -32,8 +32,8 @@ SEVEN |= {"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings":
 ONE = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}
 ONE |= {"num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True}
 SHAPES = {"7B": SEVEN, "1.5B": ONE}
-# name: (profile, shape, attention), all on one card; the paper at 7B takes one of 140 GB, 16 bytes a parameter. SDPA with a
-# mask over the whole row is the peer of attention example by example.
+# name: (profile, shape, attention), all on one card; the paper at 7B takes one of 140 GB, 16 bytes a parameter.
+# The peer of attention example by example is SDPA with a mask over the whole row.
 OURS, MASK = sft.BY_EXAMPLE, "sdpa"
 CASES = {"single_gpu": ("single_gpu", "7B", OURS), "single_gpu-mask": ("single_gpu", "7B", MASK)}
 CASES |= {"colab": ("colab", "1.5B", OURS), "colab-mask": ("colab", "1.5B", MASK)}
