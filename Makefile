@@ -107,6 +107,7 @@ bench: ## one pass against two, sweep, graders, bootstrap, curation, fine-tuning
 	$(BIN)/python benchmarks/math_grader.py
 	$(BIN)/python benchmarks/bootstrap.py
 	$(BIN)/python benchmarks/curation.py
+	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/sft.py
 	$(BIN)/python benchmarks/readme.py
 

@@ -3,7 +3,7 @@
 `python benchmarks/gpu_training.py` on a machine with a GPU; `--only paper` for some of the cases. The models have the
 shapes of the profiles' own and random weights, which change neither time nor memory, so that no hub is needed. Every
 case in a process of its own: a step of the longest examples for the peak, then steps of examples of the data's mean
-length for the speed. `TMPDIR` must have room for the weights: 15 GB for 7B.
+length for the speed. `TMPDIR` must have room for the weights: 18 GB for both.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
-from paired import write_table
+from paired import COMMIT
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 
 from z1lib import footprint, sft, sft_data
@@ -25,6 +26,7 @@ from z1lib.engines.serving import free_port
 from z1lib.models import make_random_model
 from z1lib.profile import Profile, load_profile
 from z1lib.records import Trajectory
+from z1lib.study import processor
 
 # From the models' config.json on the Hub.
 SEVEN = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
@@ -86,7 +88,8 @@ class Clock(TrainerCallback):
 
 
 def run_case(case: str, folder: Path) -> dict:
-    name, shape, sft.BY_EXAMPLE = CASES[case]
+    name, shape, attention = CASES[case]
+    sft.BY_EXAMPLE = attention  # where flash attention is installed the trainer takes that, and the row says so
     stated = load_profile(name)
     base = save_shape(shape, folder / shape)
     torch.cuda.empty_cache()
@@ -149,7 +152,18 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = [run_in_a_process(case, folder) for case in options.only]
-    write_table([row for row in rows if row], Path(__file__))
+    write_beside_others([row for row in rows if row])
+    sys.exit(None in rows)
+
+
+def write_beside_others(rows: list[dict]) -> None:
+    """Add the rows to the table, in the place of those of the same case and device; all others keep their commit."""
+    file, case = Path(__file__).with_suffix(".csv"), ["profile", "model", "attention", "device"]
+    new = pd.DataFrame(rows).assign(commit=COMMIT, processor=processor())
+    old = pd.read_csv(file) if file.exists() else new[:0]
+    table = pd.concat([old, new]).drop_duplicates(case, keep="last")
+    table.to_csv(file, index=False, float_format="%.4f")
+    print(new.round(3).to_markdown(index=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 import weakref
+from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -183,6 +184,32 @@ def test_examples_end_to_end_in_one_row_do_not_see_each_other(tiny_model, tmp_pa
     assert torch.allclose(total, sum(losses), rtol=1e-5)
     seen = {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None].to(total.device)}
     assert not torch.allclose(total, trainer.compute_loss(trainer.model, seen, num_items_in_batch=1), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("plain_tokens", [0, 60, 1000])
+def test_attention_example_by_example_is_that_of_each_example_alone(monkeypatch, plain_tokens, dtype, tolerance):
+    """Output and gradients, three heads to a key, by either way and by both in one row; bfloat16 to its precision."""
+    monkeypatch.setattr(sft, "PLAIN_TOKENS", plain_tokens)
+    module = Namespace(num_key_value_groups=3, training=True, is_causal=True)
+    lengths = [50, 90, 1, 60]
+    torch.manual_seed(0)
+    states = [torch.randn(1, heads, sum(lengths), 16).requires_grad_() for heads in (9, 3, 3)]
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    above = torch.randn(1, sum(lengths), 9, 16)
+    given = [state.to(dtype) for state in states]
+    found, _ = sft.attend_by_example(module, *given, None, positions, scaling=0.25)
+    query, key, value = states[0], *(state.repeat_interleave(3, 1) for state in states[1:])
+    alone = [
+        torch.nn.functional.scaled_dot_product_attention(*each, is_causal=True, scale=0.25).transpose(1, 2)
+        for each in zip(*(state.split(lengths, 2) for state in (query, key, value)))
+    ]
+    expected = torch.cat(alone, 1)
+    for a, b in zip(
+        [found, *torch.autograd.grad(found, states, above.to(dtype))],
+        [expected, *torch.autograd.grad(expected, states, above)],
+    ):
+        assert (a - b).norm() < tolerance * b.norm()
 
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from z1lib.profile import Profile
-from z1lib.sft import DTYPES, mixed_precision
+from z1lib.sft import DTYPES, PLAIN_TOKENS, mixed_precision
 from z1lib.sft_data import IGNORE
 from z1lib.study import say_smaller
 
@@ -44,7 +44,7 @@ class Footprint:
     optimizer: int
     activations: int
     process: int  # before the model is there: Python and its libraries, or the CUDA context
-    accumulates: bool  # gradients do not take the place of the activations that a backward pass lets go of
+    keeps_both: bool  # gradients do not take the place of the activations that a backward pass lets go of
     steps: int
     tokens: int  # through the model, prompt and response
     hours: float  # at the profile's training_tokens_per_second
@@ -52,15 +52,16 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Bytes at the peak. A backward pass lets go of activations as it makes gradients: if those were not there
-        before, the larger of the two counts."""
-        together = sum if self.accumulates else max
+        """Bytes at the peak. A backward pass lets go of activations as it makes gradients: unless `keeps_both`, the
+        larger of the two counts."""
+        together = sum if self.keeps_both else max
         return self.process + self.weights + self.optimizer + together((self.gradients, self.activations))
 
 
 def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footprint:
     """The footprint of training on tokenised examples (`sft_data.tokenize_rows` or a dataset of them)."""
-    model = _model(AutoConfig.from_pretrained(base), profile)
+    longest = max(len(example["input_ids"]) for example in examples)
+    model = _model(AutoConfig.from_pretrained(base), profile, longest)
     devices, cuda = max(1, profile.gpus), torch.cuda.is_available()
     shards = devices if profile.fsdp else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -69,10 +70,10 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
         weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if profile.fsdp else 0),
         gradients=4 * trained // shards,
         optimizer=ADAM_BYTES * trained // shards,
-        activations=_activations(model, examples, profile),
+        activations=_activations(model, examples, longest, profile),
         process=CUDA_CONTEXT if cuda else psutil.Process().memory_info().rss + STARTING,
         # On a CPU the sum is nearer to what was measured: blocks that activations leave seldom fit a gradient.
-        accumulates=profile.gradient_accumulation_steps > 1 or bool(profile.fsdp) or not cuda,
+        keeps_both=profile.gradient_accumulation_steps > 1 or bool(profile.fsdp) or not cuda,
         steps=count_steps(len(examples), profile),
         tokens=tokens,
         hours=tokens / profile.training_tokens_per_second / 3600,
@@ -115,11 +116,12 @@ def device_memory() -> int:
     return min([psutil.virtual_memory().total, *(int(limit) for limit in limits if limit.isdigit())])
 
 
-def _model(config, profile: Profile) -> PreTrainedModel | PeftModel:
-    """The model that is trained, without its memory."""
+def _model(config, profile: Profile, longest: int) -> PreTrainedModel | PeftModel:
+    """The model that is trained, without its memory, with the attention that the longest example gets."""
     dtype = DTYPES[mixed_precision(profile)] if profile.lora else torch.float32
+    attention = "eager" if not torch.cuda.is_available() and longest <= PLAIN_TOKENS else "sdpa"
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.lora)) if profile.lora else model
 
 
@@ -130,10 +132,9 @@ def _gathered(model: PreTrainedModel) -> int:
     return 2 * (sum(p.numel() for p in ends) + 2 * layer)
 
 
-def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], profile: Profile) -> int:
+def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], longest: int, profile: Profile) -> int:
     """Bytes kept for the backward pass of the longest batch, and on a CPU those of its vocabulary projection."""
     config = model.config
-    longest = max(len(example["input_ids"]) for example in examples)
     learned = max(sum(label != IGNORE for label in example["labels"]) for example in examples)
     kept = _saved_bytes(model, profile.batch_size, longest, mixed_precision(profile))
     layer = kept // config.num_hidden_layers

@@ -37,7 +37,7 @@ from z1lib.sft_data import IGNORE, tokenize_example, tokenize_rows  # noqa: F401
 # The fields of SFTConfig that change what is learned.
 RECIPE = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "num_train_epochs", "bf16"]
 RECIPE += ["per_device_train_batch_size", "gradient_accumulation_steps", "padding_free", "seed", "data_seed"]
-PLAIN_TOKENS = 400  # of an example, up to which plain attention is faster on a CPU
+PLAIN_TOKENS = 400  # of an example; up to it plain attention is faster on a CPU, and what it keeps of scores is small
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
@@ -77,7 +77,7 @@ def attend_by_example(module, query, key, value, attention_mask, position_ids, *
     """Attention for examples that lie end to end in one row: no token of one is scored against those of another.
 
     query, key, value: (1, heads, tokens, head size). An example begins wherever `position_ids`, (1, tokens), is 0.
-    A mask over the whole row instead was 0.8 times as fast for 7B on an H100 (benchmarks/gpu_training.csv).
+    benchmarks/gpu_training.csv holds it against SDPA with a mask over the whole row.
     """
     starts = (position_ids[0] == 0).nonzero().flatten().tolist()
     examples = zip(*(states.tensor_split(starts[1:], dim=2) for states in (query, key, value)))
@@ -87,12 +87,17 @@ def attend_by_example(module, query, key, value, attention_mask, position_ids, *
 def _attend(module, query, key, value, **kwargs):
     """Causal attention within one example: SDPA, but for short ones on a CPU transformers' plain matrix products.
 
-    There SDPA's backward pass is slow: in bfloat16, with 9 heads of 64 on two cores, both passes take it 5.6 ms at 214
-    tokens and 13.4 at 400, the plain ones 2.5 and 8.6. From 800 on they are as fast and keep all scores in memory.
+    SDPA's backward pass is slow there (benchmarks/attention.csv); on long examples the plain products are no faster and
+    keep all scores in memory.
     """
-    tokens = query.shape[2]
-    if query.is_cuda or tokens > PLAIN_TOKENS:
+    if query.device.type != "cpu" or query.shape[2] > PLAIN_TOKENS:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
+    return attend_plainly(module, query, key, value, **kwargs)
+
+
+def attend_plainly(module, query, key, value, **kwargs):
+    """Causal attention by transformers' plain matrix products: ((1, tokens, heads, head size), the weights)."""
+    tokens = query.shape[2]
     later = torch.full((tokens, tokens), float("-inf"), dtype=query.dtype).triu(1)
     return eager_attention_forward(module, query, key, value, later, **kwargs)
 
