@@ -1,6 +1,7 @@
 """Attention of one example on a CPU, forward and backward: plain matrix products against SDPA, at mini's shape.
 
-`make bench`, or `python benchmarks/attention.py`. Up to `sft.PLAIN_TOKENS` training takes the plain products on a CPU.
+`make bench`, or `python benchmarks/attention.py`. Training takes the plain products in bfloat16, up to
+`sft.PLAIN_TOKENS`.
 """
 
 from argparse import Namespace

@@ -119,9 +119,9 @@ def device_memory() -> int:
 def _model(config, profile: Profile, longest: int) -> PreTrainedModel | PeftModel:
     """The model that is trained, without its memory, with the attention that the longest example gets."""
     dtype = DTYPES[mixed_precision(profile)] if profile.lora else torch.float32
-    attention = "eager" if not torch.cuda.is_available() and longest <= PLAIN_TOKENS else "sdpa"
+    plain = not torch.cuda.is_available() and mixed_precision(profile) == "bf16" and longest <= PLAIN_TOKENS
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager" if plain else "sdpa")
         return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.lora)) if profile.lora else model
 
 

@@ -37,7 +37,7 @@ from z1lib.sft_data import IGNORE, tokenize_example, tokenize_rows  # noqa: F401
 # The fields of SFTConfig that change what is learned.
 RECIPE = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "num_train_epochs", "bf16"]
 RECIPE += ["per_device_train_batch_size", "gradient_accumulation_steps", "padding_free", "seed", "data_seed"]
-PLAIN_TOKENS = 400  # of an example; up to it plain attention is faster on a CPU, and what it keeps of scores is small
+PLAIN_TOKENS = 400  # of an example, up to which plain attention in bfloat16 is faster on a CPU
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
@@ -85,14 +85,13 @@ def attend_by_example(module, query, key, value, attention_mask, position_ids, *
 
 
 def _attend(module, query, key, value, **kwargs):
-    """Causal attention within one example: SDPA, but for short ones on a CPU transformers' plain matrix products.
+    """Causal attention within one example: SDPA, but for short ones in bfloat16 on a CPU plain matrix products.
 
-    SDPA's backward pass is slow there (benchmarks/attention.csv); on long examples the plain products are no faster and
-    keep all scores in memory.
+    SDPA's backward pass is slow there (benchmarks/attention.csv).
     """
-    if query.device.type != "cpu" or query.shape[2] > PLAIN_TOKENS:
-        return sdpa_attention_forward(module, query, key, value, None, **kwargs)
-    return attend_plainly(module, query, key, value, **kwargs)
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= PLAIN_TOKENS:
+        return attend_plainly(module, query, key, value, **kwargs)
+    return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
 
 def attend_plainly(module, query, key, value, **kwargs):
