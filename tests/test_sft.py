@@ -212,6 +212,23 @@ def test_attention_example_by_example_is_that_of_each_example_alone(monkeypatch,
         assert (a - b).norm() < tolerance * b.norm()
 
 
+@pytest.mark.parametrize(("precision", "plain"), [("bf16", {True, False}), ("no", {False})])
+def test_short_examples_in_bfloat16_are_trained_with_plain_attention_on_a_cpu(
+    monkeypatch, tmp_path, tiny_model, precision, plain
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    profile = load_profile("smoke", mixed_precision=precision)
+    lengths = [len(row["input_ids"]) for row in sft.make_trainer(rows(6), tiny_model, tmp_path, profile).train_dataset]
+    monkeypatch.setattr(sft, "PLAIN_TOKENS", min(lengths))  # the others are longer
+    taken = []
+    for name in ("attend_plainly", "sdpa_attention_forward"):
+        attend = getattr(sft, name)
+        note = lambda *args, name=name, attend=attend, **kwargs: taken.append(name) or attend(*args, **kwargs)  # noqa: E731
+        monkeypatch.setattr(sft, name, note)
+    sft.make_trainer(rows(6), tiny_model, tmp_path, profile).train()
+    assert {name == "attend_plainly" for name in taken} == plain
+
+
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
 

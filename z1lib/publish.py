@@ -70,7 +70,7 @@ def _ablation(figures: Path) -> list[str]:
         return []
     notes = json.loads((figures / "provenance.json").read_text())
     return [
-        "The length of what is learned from (the paper's Table 2), under equal token budgets:",
+        "The length of what is learned from (the paper's Table 2), at equal tokens: short ones are more examples.",
         _provenance(notes, figures, "accuracy_by_subset"),
         ablation.say_subsets(pd.read_csv(figures / "subsets.csv")),
     ]

@@ -87,17 +87,19 @@ def attend_by_example(module, query, key, value, attention_mask, position_ids, *
 def _attend(module, query, key, value, **kwargs):
     """Causal attention within one example: SDPA, but for short ones in bfloat16 on a CPU plain matrix products.
 
-    SDPA's backward pass is slow there (benchmarks/attention.csv).
+    SDPA's backward pass is slow there (benchmarks/attention.csv). `value` tells the dtype: autocast leaves the other two
+    in float32 once they are rotated.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= PLAIN_TOKENS:
+    if value.device.type == "cpu" and value.dtype == torch.bfloat16 and value.shape[2] <= PLAIN_TOKENS:
         return attend_plainly(module, query, key, value, **kwargs)
     return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
 
 def attend_plainly(module, query, key, value, **kwargs):
     """Causal attention by transformers' plain matrix products: ((1, tokens, heads, head size), the weights)."""
-    tokens = query.shape[2]
-    later = torch.full((tokens, tokens), float("-inf"), dtype=query.dtype).triu(1)
+    tokens = value.shape[2]
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    later = torch.full((tokens, tokens), float("-inf"), dtype=value.dtype).triu(1)
     return eager_attention_forward(module, query, key, value, later, **kwargs)
 
 
