@@ -87,8 +87,8 @@ def attend_by_example(module, query, key, value, attention_mask, position_ids, *
 def _attend(module, query, key, value, **kwargs):
     """Causal attention within one example: SDPA, but for short ones in bfloat16 on a CPU plain matrix products.
 
-    SDPA's backward pass is slow there (benchmarks/attention.csv). `value` tells the dtype: autocast leaves the other two
-    in float32 once they are rotated.
+    SDPA's backward pass is slow there (benchmarks/attention.csv). `value` tells the dtype: under autocast the other two
+    are back in float32 once they are rotated.
     """
     if value.device.type == "cpu" and value.dtype == torch.bfloat16 and value.shape[2] <= PLAIN_TOKENS:
         return attend_plainly(module, query, key, value, **kwargs)
