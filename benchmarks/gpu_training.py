@@ -21,12 +21,12 @@ import torch
 from paired import COMMIT
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 
-from z1lib import footprint, sft, sft_data
 from z1lib.engines.serving import free_port
 from z1lib.models import make_random_model
 from z1lib.profile import Profile, load_profile
+from z1lib.provenance import processor
 from z1lib.records import Trajectory
-from z1lib.study import processor
+from z1lib.sft import attention, data, footprint, train
 
 # From the models' config.json on the Hub.
 SEVEN = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
@@ -36,7 +36,7 @@ ONE |= {"num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": T
 SHAPES = {"7B": SEVEN, "1.5B": ONE}
 # name: (profile, shape, attention), all on one card; the paper at 7B takes one of 140 GB, 16 bytes a parameter.
 # The peer of attention example by example is SDPA with a mask over the whole row.
-OURS, MASK = sft.BY_EXAMPLE, "sdpa"
+OURS, MASK = attention.BY_EXAMPLE, "sdpa"
 CASES = {"single_gpu": ("single_gpu", "7B", OURS), "single_gpu-mask": ("single_gpu", "7B", MASK)}
 CASES |= {"colab": ("colab", "1.5B", OURS), "colab-mask": ("colab", "1.5B", MASK)}
 CASES |= {"paper-1.5B": ("paper", "1.5B", OURS), "paper": ("paper", "7B", OURS)}
@@ -89,17 +89,17 @@ class Clock(TrainerCallback):
 
 def run_case(case: str, folder: Path) -> dict:
     name, shape, attention = CASES[case]
-    sft.BY_EXAMPLE = attention  # where flash attention is installed the trainer takes that, and the row says so
+    attention.BY_EXAMPLE = attention  # where flash attention is installed the trainer takes that, and the row says so
     stated = load_profile(name)
     base = save_shape(shape, folder / shape)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     profile = replace(stated, gpus=1, gradient_accumulation_steps=BATCHES, epochs=1, warmup_steps=0)
     rows = make_rows(profile)
-    examples = sft_data.tokenize_rows(rows, AutoTokenizer.from_pretrained(base), profile)
+    examples = data.tokenize_rows(rows, AutoTokenizer.from_pretrained(base), profile)
     estimated = footprint.estimate(base, examples, profile).total
     with tempfile.TemporaryDirectory() as output:
-        trainer = sft.make_trainer(rows, base, Path(output), profile)
+        trainer = train.make_trainer(rows, base, Path(output), profile)
         trainer.args.save_strategy, trainer.args.include_num_input_tokens_seen = "no", "all"
         trainer.args.train_sampling_strategy = "sequential"
         trainer.add_callback(clock := Clock())

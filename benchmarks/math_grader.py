@@ -11,7 +11,7 @@ import pandas as pd
 from math_verify import parse, verify
 from paired import write_table
 
-from z1lib.grading import is_equivalent
+from z1lib.grading.equivalence import is_equivalent
 
 PAIRS = Path(__file__).parent.parent / "tests/math_pairs.csv"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from z1lib.study import commit, processor
+from z1lib.provenance import commit, processor
 
 COMMIT = commit()  # at the start: the code may be edited while this runs
 

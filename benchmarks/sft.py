@@ -25,10 +25,11 @@ from paired import print_bounds, write_table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from z1lib import curation, footprint, sft, sft_data
+from z1lib.curation import gather
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile
+from z1lib.sft import data, footprint, train
 
 WAYS = {"ours": "ours", "trl": "TRL, default arguments", "trl_same_flags": "TRL, the same flags"}
 HELD_OUT = 24
@@ -38,7 +39,7 @@ LEAST_SPEED_UP = 1.8
 def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
     """Examples to train on, and others to take the final loss on."""
     problems = tracing.make_problems(count + HELD_OUT, profile.train_levels, seed, "tracing", set())
-    told = curation.tell(problems, "z1", "plain", tokenizer)
+    told = gather.tell(problems, "z1", "plain", tokenizer)
     return told[:count], told[count:]
 
 
@@ -49,7 +50,7 @@ def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrai
     given |= {"lr_scheduler_type": "cosine", "warmup_steps": profile.warmup_steps, "num_train_epochs": profile.epochs}
     given |= {"output_dir": str(folder), "seed": profile.seed, "data_seed": profile.seed, "report_to": "none"}
     if way == "trl_same_flags":
-        ours = sft.make_config(profile, folder)
+        ours = train.make_config(profile, folder)
         given |= {
             key: getattr(ours, key)
             for key in ("gradient_checkpointing", "padding_free", "bf16", "fp16", "logging_steps")
@@ -58,7 +59,7 @@ def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrai
     return SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         args=SFTConfig(use_cpu=not torch.cuda.is_available(), **given),
-        train_dataset=Dataset.from_list(sft_data.tokenize_rows(rows, tokenizer, profile)),
+        train_dataset=Dataset.from_list(data.tokenize_rows(rows, tokenizer, profile)),
         processing_class=tokenizer,
     )
 
@@ -71,8 +72,10 @@ def held_out_loss(model, examples: list[dict]) -> float:
         for example in examples:
             labels = torch.tensor(example["labels"][1:])
             logits = model(input_ids=torch.tensor([example["input_ids"]], device=model.device)).logits[0, :-1].cpu()
-            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=sft.IGNORE, reduction="sum").item()
-            count += int((labels != sft.IGNORE).sum())
+            total += torch.nn.functional.cross_entropy(
+                logits, labels, ignore_index=data.IGNORE, reduction="sum"
+            ).item()
+            count += int((labels != data.IGNORE).sum())
     return total / count
 
 
@@ -89,16 +92,16 @@ def run_one(way: str, base: Path, count: int, seed: int) -> dict:
     profile = replace(load_profile("mini"), seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows, held_out = make_rows(profile, tokenizer, count, seed)
-    examples = sft_data.tokenize_rows(rows, tokenizer, profile)
+    examples = data.tokenize_rows(rows, tokenizer, profile)
     estimated = footprint.estimate(base, examples, profile).total
     with tempfile.TemporaryDirectory() as folder:
-        make = sft.make_trainer if way == "ours" else partial(make_trl, way)
+        make = train.make_trainer if way == "ours" else partial(make_trl, way)
         trainer = make(rows, base, Path(folder), profile)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
     peak = peak_bytes()  # before the held-out loss
-    loss = held_out_loss(trainer.model, sft_data.tokenize_rows(held_out, tokenizer, profile))
+    loss = held_out_loss(trainer.model, data.tokenize_rows(held_out, tokenizer, profile))
     tokens = sum(row.token_count for row in rows)
     measured = {"response_tokens_per_second": tokens / seconds, "seconds": seconds, "held_out_loss": loss}
     gib = {"peak_gib": peak / 2**30, "estimated_gib": estimated / 2**30 if way == "ours" else None}

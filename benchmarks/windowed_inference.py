@@ -16,8 +16,8 @@ from paired import Way, compare, price_tokens, speed_up, write_table
 from transformers import AutoModelForCausalLM
 
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines import load_engine
-from z1lib.inference import generate, window_sweep
+from z1lib.engines.base import load_engine
+from z1lib.inference.decode import generate, window_sweep
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile

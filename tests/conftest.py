@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from z1lib.engines import Decoded, Request, check_context
+from z1lib.engines.base import Decoded, Request, check_context
 from z1lib.models import save_base_model
 
 END = 0

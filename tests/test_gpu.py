@@ -11,14 +11,14 @@ import sys
 
 import pytest
 import torch
-from test_footprint import RECIPES, check_estimate
-from test_sft import losses, rows
 
-from z1lib import launch, sft
-from z1lib.engines import load_engine
-from z1lib.inference import generate, window_sweep
+from tests.sft.test_footprint import RECIPES, check_estimate
+from tests.sft.test_sft import losses, rows
+from z1lib.engines.base import load_engine
+from z1lib.inference.decode import generate, window_sweep
 from z1lib.models import make_random_model
 from z1lib.profile import load_profile
+from z1lib.sft import launch, train
 from z1lib.window import HINT, ShiftedWindow
 
 pytestmark = [
@@ -41,9 +41,9 @@ def model(tmp_path_factory) -> str:
 
 SWEEP = """
 import json, sys
-from test_gpu import ANSWER, PROMPTS, WINDOWS
-from z1lib.engines import load_engine
-from z1lib.inference import generate, window_sweep
+from tests.test_gpu import ANSWER, PROMPTS, WINDOWS
+from z1lib.engines.base import load_engine
+from z1lib.inference.decode import generate, window_sweep
 from z1lib.window import ShiftedWindow
 
 engine = load_engine("vllm", sys.argv[1], dtype="float32", max_model_len=1024, gpu_memory_utilization=0.5)
@@ -56,7 +56,8 @@ json.dump([[[row.token_ids for [row] in rows[w]] for w in WINDOWS] for rows in (
 @pytest.mark.parametrize("runner", ["0", "1"])
 def test_vllm_forces_the_hint_at_the_window_under_both_model_runners(model, tmp_path, runner):
     pytest.importorskip("vllm", reason="vLLM is not installed: `make setup EXTRAS=vllm`")
-    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": runner, "PYTHONPATH": os.path.dirname(__file__)}
+    root = os.path.dirname(os.path.dirname(__file__))
+    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": runner, "PYTHONPATH": root}
     command = [sys.executable, "-c", SWEEP, model, str(tmp_path / "ids.json")]
     subprocess.run(command, env=environment, check=True)
     single, swept = json.loads((tmp_path / "ids.json").read_text())
@@ -93,11 +94,11 @@ LORA = {"mixed_precision": "bf16", "lora": {"r": 8, "target_modules": "all-linea
 def test_a_run_trains_on_the_gpu_with_the_losses_of_the_cpu(tiny_model, tmp_path, values, tolerance):
     """In float32; in the paper's precision without padding, through TRL's own loss head; with adapters."""
     profile = load_profile("smoke", **values)
-    on_gpu = losses(sft.fine_tune(rows(32), tiny_model, tmp_path / "gpu", profile))
+    on_gpu = losses(train.fine_tune(rows(32), tiny_model, tmp_path / "gpu", profile))
     job = launch.write_job(rows(32), tiny_model, tmp_path / "cpu", profile)
-    command = [sys.executable, "-m", "z1lib.launch", str(job)]
+    command = [sys.executable, "-m", "z1lib.sft.launch", str(job)]
     subprocess.run(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True)
-    on_cpu = losses(sft.read_training(tmp_path / "cpu")["log"])
+    on_cpu = losses(train.read_training(tmp_path / "cpu")["log"])
     assert on_gpu == pytest.approx(on_cpu, rel=tolerance)
     assert on_gpu[-1] < on_gpu[0]
 

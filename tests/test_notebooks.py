@@ -1,6 +1,7 @@
 """The contract of the notebooks, and the whole chain on `smoke` as a reader would start it."""
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from z1lib.records import Completion, read_jsonl
+from z1lib import study
+from z1lib.files import read_jsonl
+from z1lib.records import Completion
 from z1lib.study import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +48,8 @@ def test_the_parameters_cell_is_tagged_once_and_literal(notebook):
 
 def test_make_passes_the_parameters_the_notebooks_have():
     """papermill only warns of a parameter that no cell has, and goes on with the default."""
-    assert set(re.findall(r"-p (\w+)", (ROOT / "Makefile").read_text())) == set(PARAMETERS)
+    source = inspect.getsource(study.run_stage)
+    assert set(re.findall(r'"-p", "(\w+)"', source)) == set(PARAMETERS)
 
 
 def test_it_is_stripped_of_outputs(notebook):
@@ -95,7 +99,7 @@ def clone_project(folder: Path) -> Path:
 def clone(tmp_path_factory) -> Path:
     """The project in a new folder after one smoke run."""
     folder = clone_project(tmp_path_factory.mktemp("chain") / "clone")
-    run = make(folder, "-o", ".venv/.ready", "reproduce", "PROFILE=smoke")
+    run = make(folder, "-o", "own", "reproduce", "PROFILE=smoke")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return folder
 
@@ -107,7 +111,7 @@ def test_the_smoke_chain_makes_every_artifact(clone):
     assert made >= {"sft.jsonl", "completions.jsonl", "grades.jsonl", "summary.csv", "provenance.json", "models"}
     assert "report.html" in made
     assert {path.name for path in (clone / "runs/smoke/models").iterdir() if path.is_dir()} == {"base", "z1", "r1"}
-    figures = {path.stem for path in (clone / "figures/smoke").glob("*.png")}
+    figures = {path.stem for path in (clone / "runs/smoke/figures").glob("*.png")}
     assert figures >= {
         "length_distribution",
         "length_bins",
@@ -117,8 +121,8 @@ def test_the_smoke_chain_makes_every_artifact(clone):
         "hints",
         "window_errors",
     }
-    assert figures == {path.stem for path in (clone / "figures/smoke").glob("*.pdf")}
-    tables = {path.name for path in (clone / "figures/smoke/tables").iterdir()}
+    assert figures == {path.stem for path in (clone / "runs/smoke/figures").glob("*.pdf")}
+    tables = {path.name for path in (clone / "runs/smoke/figures/tables").iterdir()}
     assert tables >= {"summary.md", "summary.tex", "errors.md", "errors.tex"}
 
 
@@ -148,7 +152,7 @@ def test_the_executed_notebooks_hold_no_warning(clone):
 
 def test_a_second_run_does_nothing(clone):
     before = {path: path.stat().st_mtime_ns for path in (clone / "runs").rglob("*.ipynb")}
-    run = make(clone, "-o", ".venv/.ready", "reproduce", "PROFILE=smoke")
+    run = make(clone, "-o", "own", "reproduce", "PROFILE=smoke")
     assert run.returncode == 0
     assert "==" not in run.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (clone / "runs").rglob("*.ipynb")}
@@ -158,7 +162,7 @@ def test_a_notebook_that_fails_never_counts_as_done_and_is_named(clone):
     file = clone / "runs/smoke/completions.jsonl"
     whole = file.read_text()
     file.write_text('{"problem_id": "tracing-0", "mod')
-    run = make(clone, "-o", ".venv/.ready", "only", "NB=04_analysis", "PROFILE=smoke")
+    run = make(clone, "-o", "own", "only", "NB=04_analysis", "PROFILE=smoke")
     file.write_text(whole)
     assert run.returncode != 0
     assert "04_analysis failed" in run.stdout
@@ -168,7 +172,7 @@ def test_a_notebook_that_fails_never_counts_as_done_and_is_named(clone):
 
 
 def test_an_unknown_profile_lists_those_there_are(clone):
-    run = make(clone, "-o", ".venv/.ready", "reproduce", "PROFILE=huge")
+    run = make(clone, "-o", "own", "reproduce", "PROFILE=huge")
     assert run.returncode != 0
     assert "colab humaneval mini mini_ablation paper paper_ablation single_gpu smoke" in run.stdout + run.stderr
 

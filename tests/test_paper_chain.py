@@ -9,13 +9,14 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from conftest import HubCache
-from test_notebooks import clone_project, make
-from test_sources import code_row, gpqa_row, math_row
 
+from tests.conftest import HubCache
+from tests.problems.test_sources import code_row, gpqa_row, math_row
+from tests.test_notebooks import clone_project, make
 from z1lib.curation.reader import SOURCES
+from z1lib.files import read_jsonl
 from z1lib.problems import bigcodebench, gpqa, livecodebench, math500
-from z1lib.records import Completion, Grade, read_jsonl
+from z1lib.records import Completion, Grade
 
 COMMIT = "0" * 40
 PROFILE = {
@@ -71,7 +72,7 @@ def run(tmp_path_factory, tiny_model):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cache.environment.items():
             patch.setenv(name, value)
-        done = make(folder, "-o", ".venv/.ready", "reproduce", "PROFILE=fixtures")
+        done = make(folder, "-o", "own", "reproduce", "PROFILE=fixtures")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     return folder / "runs/fixtures"
 

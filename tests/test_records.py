@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from z1lib.records import BadRecord, Busy, Grade, Ledger, Problem, exclusive, read_jsonl, write_jsonl
+from z1lib.files import BadRecord, Busy, Journal, exclusive, read_jsonl, write_jsonl
+from z1lib.records import Grade, Problem
 
 PROBLEM = {"id": "a", "prompt": "p", "kind": "math", "reference": "1", "level": 1, "source": "s"}
 
@@ -54,13 +55,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 def test_a_ledger_keeps_whole_rows_and_drops_a_line_cut_by_a_kill(tmp_path):
     grade = Grade("p", True, "1", "rule", None, key="k1")
-    Ledger(tmp_path / "x.jsonl", Grade).append([grade])
+    Journal(tmp_path / "x.jsonl", Grade).append([grade])
     with open(tmp_path / "x.jsonl", "a") as file:
         file.write('{"problem_id": "q", "corr')
-    ledger = Ledger(tmp_path / "x.jsonl", Grade)
-    assert ledger.rows == {"k1": grade}
-    ledger.append([Grade("q", False, None, "none", "no answer", key="k2")])
-    assert set(Ledger(tmp_path / "x.jsonl", Grade).rows) == {"k1", "k2"}
+    journal = Journal(tmp_path / "x.jsonl", Grade)
+    assert journal.rows == {"k1": grade}
+    journal.append([Grade("q", False, None, "none", "no answer", key="k2")])
+    assert set(Journal(tmp_path / "x.jsonl", Grade).rows) == {"k1", "k2"}
 
 
 def test_two_writers_do_not_meet(tmp_path):
@@ -74,7 +75,7 @@ def test_two_writers_do_not_meet(tmp_path):
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from z1lib.records import exclusive
+from z1lib.files import exclusive
 with exclusive(Path(sys.argv[1])):
     if os.fork() == 0:
         print(os.getpid(), flush=True)

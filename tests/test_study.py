@@ -11,11 +11,14 @@ import pytest
 import torch
 import yaml
 
-from z1lib import publish, verify
-from z1lib.analysis import SUMMARY
+from z1lib.analysis.tables import SUMMARY
+from z1lib.files import hash_path
+from z1lib.hardware import MissingHardware, check_hardware
 from z1lib.models import ModelUnavailable, fingerprint, save_base_model
+from z1lib.pages import publish, verify
 from z1lib.profile import load_profile
-from z1lib.study import MissingArtifact, MissingHardware, Study, check_hardware, commit, hash_path
+from z1lib.provenance import commit
+from z1lib.study import MissingArtifact, Study
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,16 +50,13 @@ def test_the_committed_artifacts_serve_only_where_something_is_missing(tmp_path)
     (study.committed / "artifacts" / "problems.jsonl.gz").touch()
     notes = {"stages": {"03_windowed_inference": {"commit": "abc"}}}
     (study.committed / "provenance.json").write_text(json.dumps(notes))
-    assert study.figures == study.committed  # notebooks 01 and 02 make their own
     (study.models / "z1").mkdir()
     note = study.fall_back("models/z1", "models/r1")
     assert "Not made here yet: `models/r1`.**" in note
     assert "made at commit `abc`" in note
     assert study.need("problems.jsonl", "01_curation").parent.name == "artifacts"
-    assert study.figures == study.folder / "figures"  # looking does not overwrite the committed ones
     (study.models / "r1").mkdir()
     assert study.fall_back("models/z1", "models/r1") == ""
-    assert study.figures == study.committed
     with pytest.raises(MissingArtifact, match="problems.jsonl is missing"):
         study.need("problems.jsonl", "01_curation")
 
@@ -179,16 +179,16 @@ def test_the_readme_states_the_published_results_and_nothing_else():
 
 
 def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, monkeypatch):
-    for name in ("z1lib/study.py", "figures/mini/a.png"):
+    for name in ("z1lib/provenance.py", "figures/mini/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one")
     git = ["git", "-c", "user.name=n", "-c", "user.email=e@x", "-C", str(tmp_path)]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
-    monkeypatch.setattr("z1lib.study.__file__", str(tmp_path / "z1lib/study.py"))
+    monkeypatch.setattr("z1lib.provenance.__file__", str(tmp_path / "z1lib/provenance.py"))
     clean = commit()
     assert len(clean) == 10
     (tmp_path / "figures/mini/a.png").write_text("two")
     assert commit() == clean
-    (tmp_path / "z1lib/study.py").write_text("two")
+    (tmp_path / "z1lib/provenance.py").write_text("two")
     assert commit() == f"{clean}-dirty"

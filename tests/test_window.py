@@ -1,11 +1,11 @@
 """The policies, token by token."""
 
 import pytest
-from conftest import END, ScriptedEngine, encode, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from z1lib.inference import generate
+from tests.conftest import END, ScriptedEngine, encode, write
+from z1lib.inference.decode import generate
 from z1lib.window import (
     HINT,
     HINTS,

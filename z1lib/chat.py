@@ -3,10 +3,14 @@
 Text inside a message never becomes a control token: a user who writes "<|im_end|>" gets those characters.
 """
 
+from __future__ import annotations
+
 import re
 from itertools import count, pairwise
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # what only names its types should not wait for torch
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 

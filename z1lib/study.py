@@ -1,73 +1,29 @@
-"""One run of the study on disk: `runs/<profile>/`, what each stage needs from the one before, and its provenance."""
+"""One run of the study on disk: `runs/<profile>/`, what each stage needs from the one before, and its provenance.
 
+`python -m z1lib.study run 03_windowed_inference mini` executes one notebook, as `make reproduce` does in order.
+"""
+
+import argparse
+import difflib
 import json
-import os
-import platform
-import resource
+import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from z1lib.models import hash_files, link_released
-from z1lib.profile import PROFILES, Profile, load_profile
-from z1lib.records import written_whole
+from z1lib.files import hash_path, written_whole
+from z1lib.profile import BadProfile, Profile, load_profile
+from z1lib.provenance import commit, environment, peak_memory
 
 STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas")
-VECTOR_UNITS = ("avx2", "avx512", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
-PACKAGES += ("math-verify", "reasoning-gym")
 
 
 class MissingArtifact(FileNotFoundError):
     """A stage's input is not there; the message says which notebook makes it."""
-
-
-class MissingHardware(RuntimeError):
-    """The profile wants a GPU that is not here; the message says which, and which profile runs here."""
-
-
-def check_hardware(profile: Profile) -> None:
-    """Raises MissingHardware, in one line, unless this machine has the GPUs the profile wants."""
-    has, wanted = _large_gpus(profile), profile.gpus // profile.machines
-    if has < wanted:
-        raise MissingHardware(
-            f"profile {profile.name} wants {wanted} GPU(s) of {profile.gpu_memory_gib} GiB, this machine has {has}; "
-            f"{say_smaller(profile)}"
-        )
-
-
-def say_smaller(profile: Profile) -> str:
-    """Which profile to try where this one does not fit."""
-    smaller = smaller_profile(profile)
-    if smaller is None:
-        return "no smaller profile runs on the GPUs of this machine"
-    return f"the next smaller profile for this machine's GPUs is {smaller}: `make reproduce PROFILE={smaller}`"
-
-
-def smaller_profile(profile: Profile) -> str | None:
-    """The largest profile below this one for which this machine has the GPUs. Its memory 02 checks before it trains.
-
-    Profiles of several trainings, and those that train nothing, are no substitute for one that trains a model.
-    """
-    others = [load_profile(file) for file in sorted(PROFILES.glob("*.yaml"))]
-    others = [other for other in others if not other.subsets and set(other.runs) & set(other.models)]
-    fitting = [other for other in others if _size(other) < _size(profile) and _large_gpus(other) >= other.gpus]
-    return max(fitting, key=_size).name if fitting else None
-
-
-def _size(profile: Profile) -> tuple[int, int, int]:
-    return profile.gpus, profile.gpu_memory_gib, profile.response_token_budget
-
-
-def _large_gpus(profile: Profile) -> int:
-    sizes = [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in range(torch.cuda.device_count())]
-    return sum(size > 0.95 * profile.gpu_memory_gib for size in sizes)  # a card's usable memory is a little less
 
 
 @dataclass
@@ -82,18 +38,14 @@ class Study:
     def __post_init__(self):
         self.folder = Path(self.runs_dir) / self.profile.name
         self.models = self.folder / "models"
+        self.figures = self.folder / "figures"
         self.committed = Path(self.runs_dir).parent / "figures" / self.profile.name
         self.models.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def figures(self) -> Path:
-        """Where figures and tables go: committed results are not overwritten by a look at them."""
-        return self.folder / "figures" if self.reads_committed else self.committed
 
     def fall_back(self, *needed: str) -> str:
         """Where this run lacks one of `needed`, take the committed artifacts from here on, if the repository has them.
 
-        Returns the note that says so, "" where the run's own are read. The committed figures are then left alone.
+        Returns the note that says so, "" where the run's own are read.
         """
         lacking = [name for name in needed if not self.path(name).exists()]
         self.reads_committed = bool(lacking) and (self.committed / "artifacts").is_dir()
@@ -134,13 +86,10 @@ class Study:
         """
         released = self.profile.released_models.get(name)
         if released:
+            from z1lib.models import link_released  # torch, which the analysis does without
+
             link_released(self.models / name, released)
         return str(self.need(f"models/{name}", "01_curation" if name == "base" else "02_sft"))
-
-    @staticmethod
-    def peak_memory() -> float:
-        """GiB of main memory that this process has held at most."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
     def finish(self, stage: str, artifacts: list[str]) -> pd.DataFrame:
         """Note in provenance.json when and with what `stage` was run and the hashes of what it made.
@@ -153,48 +102,85 @@ class Study:
         seconds = round(time.time() - self.started, 1)
         hashes = {name: hash_path(self.path(name)) for name in artifacts}
         notes |= {"profile": self.profile.name, "seed": self.profile.seed}
-        measured = {"seconds": seconds, "peak_memory_gib": round(self.peak_memory(), 2)}
+        measured = {"seconds": seconds, "peak_memory_gib": round(peak_memory(), 2)}
         notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes, **environment()}
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(notes, indent=1))
         return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]
 
 
-def hash_path(path: Path) -> str:
-    """sha256 of a file, or of the weight files in a folder."""
-    return hash_files(sorted(path.glob("*.safetensors")) if path.is_dir() else [path])
+class StageFailed(RuntimeError):
+    """A notebook did not run to its end; the message names the cell, the error, the log and what goes on from here."""
 
 
-def commit() -> str:
-    """The commit of the code, "-dirty" if tracked files differ from it; "unknown" outside a checkout.
+def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Path:
+    """Execute a notebook by papermill into `runs/<profile>/`, where it appears when it has run to its end.
 
-    The figures and the tables of the benchmarks do not count: a run writes them anew.
+    What it prints goes to the terminal and to a log beside it. Raises StageFailed. KeyboardInterrupt leaves nothing
+    half-written, and the next call goes on from what the stage has kept.
     """
-    git = ["git", "-C", str(Path(__file__).parent.parent)]
+    folder = runs_dir / profile.name
+    folder.mkdir(parents=True, exist_ok=True)
+    log, running, failed = (folder / f"{stage}.{kind}" for kind in ("log", "running.ipynb", "failed.ipynb"))
+    command = ["papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks", "-k", "python3"]
+    command += ["--log-output", "-p", "profile", profile.name, "-p", "runs_dir", "../runs"]
+    print(f"== {stage} ({profile.name}), log in {log}\n{shlex.join(command)}", flush=True)
+    failed.unlink(missing_ok=True)
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":!figures", ":!benchmarks/*.csv"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+        code = _tee([sys.executable, "-m", *command], log)
+    except KeyboardInterrupt:
+        running.unlink(missing_ok=True)
+        raise
+    if code:
+        if running.exists():
+            running.rename(failed)
+        raise StageFailed(_explain_failure(stage, profile, log, failed))
+    return running.rename(folder / f"{stage}.ipynb")
 
 
-def processor() -> str:
-    """The processor's model and the vector units that decide how fast it trains."""
-    units = [name for name, has in torch.cpu.get_capabilities().items() if has is True and name in VECTOR_UNITS]
-    return f"{cpu_name() or platform.processor() or platform.machine()} ({', '.join(units) or 'no AVX2'})"
+def _tee(command: list[str], log: Path) -> int:
+    """Run a command, its output to the terminal and to a file; its exit code."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process, open(log, "w", encoding="utf-8") as file:
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                file.write(line)
+        except KeyboardInterrupt:
+            process.wait()  # the same Ctrl-C ends papermill, which ends its kernel
+            raise
+    return process.returncode
 
 
-def cpu_name() -> str | None:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+def _explain_failure(stage: str, profile: Profile, log: Path, notebook: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    where = next((line for line in lines if "Exception encountered at" in line), "before its first cell")
+    return (
+        f"{stage} failed: {where.strip()}\n  {lines[-1] if lines else 'no output'}\n  log: {log}, notebook up to "
+        f"there: {notebook}; `make reproduce PROFILE={profile.name}` goes on from here"
+    )
 
 
-def environment() -> dict:
-    """Hardware and versions that numbers depend on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    hardware = {"device": device, "processor": processor(), "machine": platform.machine(), "cores": os.cpu_count()}
-    versions = {name: version(name) for name in PACKAGES}
-    return {"hardware": hardware, "versions": {"python": platform.python_version(), **versions}}
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m z1lib.study", description="Run one notebook of the study.")
+    parser.add_argument("verb", choices=["run"])
+    parser.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("profile", nargs="?", default="mini")
+    given = parser.parse_args(arguments)
+    if given.stage not in STAGES:
+        [nearest] = difflib.get_close_matches(given.stage, STAGES, 1, 0)
+        print(f"no notebook {given.stage!r}, did you mean {nearest}? NB is one of {', '.join(STAGES)}")
+        return 2
+    try:
+        run_stage(given.stage, load_profile(given.profile))
+    except (BadProfile, StageFailed) as error:
+        print(error)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nstopped; `make reproduce PROFILE={given.profile}` goes on from what is kept")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,8 @@ from transformers import AutoTokenizer
 
 from z1lib.chat import encode_text
 from z1lib.curation.repetition import TOKEN, is_repetitive
-from z1lib.grading import find_boxed, is_equivalent
+from z1lib.grading.answers import find_boxed
+from z1lib.grading.equivalence import is_equivalent
 from z1lib.records import Problem
 
 # Numbers and signs stay as they are: in code they are the content. (datatrove's default drops both.)

@@ -39,9 +39,9 @@ from z1lib.curation.filters import (
     write_overlap_index,
 )
 from z1lib.curation.reader import RowReader
+from z1lib.files import exclusive, hash_path
 from z1lib.profile import Profile
-from z1lib.records import Problem, exclusive
-from z1lib.study import hash_path
+from z1lib.records import Problem
 
 multiprocess.set_forkserver_preload([__name__])  # the workers of all passes share one import of torch and the rest
 TASKS = 8  # shares the rows are dealt into, always the same, so that the output is; workers decide how many run at once

@@ -13,9 +13,10 @@ from huggingface_hub import HfApi
 
 from z1lib.curation.pipeline import Curated, Row
 from z1lib.curation.statistics import complexity, describe, length_bin
+from z1lib.files import written_whole
 from z1lib.profile import Profile
-from z1lib.records import Trajectory, written_whole
-from z1lib.study import commit
+from z1lib.provenance import commit
+from z1lib.records import Trajectory
 
 PARQUET, CARD = "sft.parquet", "DATASET_CARD.md"
 

@@ -23,10 +23,10 @@ from z1lib.chat import conversation, encode_prompt
 from z1lib.curation.filters import Faults
 from z1lib.curation.pipeline import LocalExecutor, Rejected, aside_writer, read_shards, to_rejected
 from z1lib.curation.reader import RowReader
-from z1lib.engines import Engine
-from z1lib.inference import generate
+from z1lib.engines.base import Engine
+from z1lib.files import hash_path
+from z1lib.inference.decode import generate
 from z1lib.profile import Profile
-from z1lib.study import hash_path
 from z1lib.window import Truncation
 
 NEEDS = ("id", "question")

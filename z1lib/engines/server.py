@@ -21,7 +21,7 @@ import httpx
 import openai
 from transformers import AutoConfig, AutoTokenizer
 
-from z1lib.engines import (
+from z1lib.engines.base import (
     Decoded,
     Request,
     Track,

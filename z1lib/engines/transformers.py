@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-from z1lib.engines import Decoded, Request, Track, Work, check_context, derive_seed, extend_forced
-from z1lib.engines.slots import SlotCache
+from z1lib.engines.attention import GROUPED
+from z1lib.engines.base import Decoded, Request, Track, Work, check_context, derive_seed, extend_forced
+from z1lib.engines.cache import SlotCache
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy
 
@@ -52,7 +53,7 @@ class TransformersEngine:
     def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int = 32, **options):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype or "auto", attn_implementation="grouped_sdpa", **options
+            model, dtype=dtype or "auto", attn_implementation=GROUPED, **options
         )
         self.model = loaded.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)

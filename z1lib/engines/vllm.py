@@ -19,7 +19,7 @@ from vllm.inputs import TokensPrompt
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 
-from z1lib.engines import (
+from z1lib.engines.base import (
     Decoded,
     Request,
     Track,

@@ -17,7 +17,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor as ProcessorV1
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as ProcessorV2
 
-from z1lib.engines import END, POLICY, PREFIX
+from z1lib.engines.base import END, POLICY, PREFIX
 from z1lib.window import Policy, Step, from_json
 
 

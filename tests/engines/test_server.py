@@ -1,0 +1,224 @@
+"""The server engine against a scripted endpoint over real HTTP, which can also misbehave; vLLM's own in test_vllm."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import ScriptedEngine
+
+pytest.importorskip("openai", reason="the server extra is not installed")
+
+from z1lib.engines.base import EngineUnavailable, load_engine
+from z1lib.engines.server import ServerError
+from z1lib.files import Journal
+from z1lib.inference.decode import generate, window_sweep
+from z1lib.inference.sweep import sweep_problems
+from z1lib.records import Completion, Problem
+from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded, from_json
+
+END, DELIMITER = 256, 2  # of the tiny model's tokenizer, whose ids are bytes in another order
+PROMPTS = [[40 + k, 41, 42 + 3 * k] for k in range(12)]
+POLICIES = [
+    ShiftedWindow(0, "!hint!", 5),
+    ShiftedWindow(6, "!hint!", 5),
+    ShiftedWindow(40, "!hint!", 5),
+    BudgetForcing(12, "=", 6, delimiter="#"),
+    BudgetForcing(30, "=", 6, delimiter="#", extensions=2, wait="Wait"),
+    Truncation(9),
+]
+
+
+def next_id(prompt: list[int], ids: list[int]) -> int:
+    """A script with ends, delimiters ("#") and letters that depends on all ids before."""
+    drawn = hash((*prompt, *ids)) % 23
+    return {0: END, 1: DELIMITER}.get(drawn, 60 + drawn)
+
+
+class Endpoint(ThreadingHTTPServer):
+    """`/v1/models` and `/v1/completions` by the script; `faults` are answered first, one a request."""
+
+    daemon_threads = True
+
+    def __init__(self, follows_policies: bool):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.follows_policies, self.faults, self.requests, self.tokens_sent = follows_policies, [], 0, 0
+        self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        """A client that was told nonsense hangs up: no traceback among the tests' own lines."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model", "max_model_len": 4096}]})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.requests += 1
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        if isinstance(fault, int):
+            return self.reply(fault, {"error": {"message": f"fault {fault}"}})
+        if fault == "html":
+            return self.reply(200, "<html>not for you</html>", "text/html")
+        if fault == "hang up":
+            self.close_connection = True
+            return None
+        ids = [] if fault == "empty" else self.decode(asked)
+        self.server.tokens_sent += len(ids)
+        if asked.get("stream"):
+            return self.stream(ids, breaks=fault == "break")
+        ids = None if fault == "no ids" else ids
+        return self.reply(200, {"choices": [{"index": 0, "text": "", "token_ids": ids, "finish_reason": "length"}]})
+
+    def decode(self, asked: dict) -> list[int]:
+        extra = asked.get("vllm_xargs") or {}
+        known = extra.get("z1_prefix", 0)
+        prompt = asked["prompt"][: len(asked["prompt"]) - known]
+        policy = from_json(extra["z1_policy"]) if extra and self.server.follows_policies else None
+        ids = asked["prompt"][len(prompt) :]
+        while len(ids) - known < asked["max_tokens"]:
+            step = policy.step(ids) if policy else None
+            if policy and policy.finished(ids):
+                ids.append(END)
+            elif step and step.force is not None:
+                ids.append(step.force)
+            else:
+                token = next_id(prompt, ids)
+                ids.append(step.instead if step and step.instead is not None and token in step.of else token)
+            if ids[-1] in asked["stop_token_ids"]:
+                break
+        return ids[known:]
+
+    def reply(self, status: int, body, kind: str = "application/json"):
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("retry-after-ms", "1")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def stream(self, ids: list[int], breaks: bool):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for token in ids[: len(ids) // 2] if breaks else ids:
+            self.chunk({"choices": [{"index": 0, "text": "", "token_ids": [token]}]})
+        self.close_connection = True
+        if not breaks:
+            self.chunk("[DONE]")
+            self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, body):
+        data = f"data: {body if isinstance(body, str) else json.dumps(body)}\n\n".encode()
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
+@pytest.fixture(params=[True, False], ids=["follows policies", "plain"])
+def endpoint(request):
+    with Endpoint(request.param) as server:
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def engine(endpoint, tiny_model):
+    return load_engine("server", tiny_model, base_url=endpoint.base_url, concurrency=5, retries=3)
+
+
+@pytest.fixture
+def plain_reading(engine):
+    """The same script, one token at a time, with the engine's tokenizer."""
+    scripted = ScriptedEngine(next_id)
+    scripted.tokenizer, scripted.end_ids = engine.tokenizer, engine.end_ids
+    scripted.model_name, scripted.fingerprint = engine.model_name, engine.fingerprint
+    scripted.arithmetic = engine.arithmetic
+    return scripted
+
+
+def test_it_finds_out_whether_the_server_follows_policies(engine, endpoint):
+    assert engine.follows_policies == endpoint.follows_policies
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{policy.name} {policy.window}")
+def test_completions_are_those_of_the_policy_read_token_by_token(engine, plain_reading, policy):
+    assert generate(engine, PROMPTS, policy) == generate(plain_reading, PROMPTS, policy)
+
+
+def test_policies_of_one_batch_may_differ(engine, plain_reading):
+    mixed = POLICIES * 2
+    assert generate(engine, PROMPTS, mixed) == generate(plain_reading, PROMPTS, mixed)
+
+
+@pytest.mark.parametrize("policy", [ShiftedWindow, BudgetForcing, Truncation])
+def test_the_sweep_gives_the_completions_of_generate(engine, plain_reading, policy):
+    swept = window_sweep(engine, PROMPTS, [0, 3, 8, 30], policy, hint="!", max_answer_tokens=4)
+    assert swept == window_sweep(plain_reading, PROMPTS, [0, 3, 8, 30], policy, hint="!", max_answer_tokens=4)
+
+
+def test_a_window_costs_one_request_where_the_server_follows_it_and_two_elsewhere(engine, endpoint):
+    endpoint.requests = 0
+    rows = generate(engine, PROMPTS, ShiftedWindow(6, "!", 5))
+    overran = sum(row.overran for [row] in rows)
+    assert overran > 0
+    assert endpoint.requests == len(PROMPTS) + (0 if endpoint.follows_policies else overran)
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "hang up", "empty"])
+def test_a_fault_that_passes_changes_nothing(engine, endpoint, plain_reading, fault):
+    endpoint.faults = [fault, fault]
+    assert generate(engine, PROMPTS, POLICIES[1]) == generate(plain_reading, PROMPTS, POLICIES[1])
+
+
+def test_a_stream_that_breaks_is_gone_on_with(engine, endpoint, plain_reading):
+    endpoint.faults = ["break"] * 4
+    swept = window_sweep(engine, PROMPTS, [3, 8, 30], hint="!", max_answer_tokens=4)
+    assert swept == window_sweep(plain_reading, PROMPTS, [3, 8, 30], hint="!", max_answer_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [(400, "fault 400"), (404, "fault 404"), ("html", "not for you"), ("no ids", "without token ids")],
+)
+def test_a_fault_that_stays_is_an_error_that_names_the_endpoint(engine, endpoint, fault, message):
+    endpoint.faults = [fault] * 100
+    with pytest.raises(ServerError, match=message) as error:
+        generate(engine, PROMPTS, Truncation(5))
+    assert endpoint.base_url in str(error.value)
+
+
+def test_a_server_that_stays_down_is_named(tiny_model):
+    with pytest.raises(ServerError, match="127.0.0.1:9/v1 cannot be reached"):
+        load_engine("server", tiny_model, base_url="http://127.0.0.1:9/v1", retries=0)
+
+
+def test_a_missing_package_is_named_with_the_extra_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "z1lib.engines.server", raising=False)
+    with pytest.raises(EngineUnavailable, match=r"'openai'.*\[server\]"):
+        load_engine("server", "model")
+
+
+def test_rows_finished_before_an_error_are_kept(engine, endpoint, tmp_path):
+    problems = [Problem(f"p{i}", "x" * (i + 1), "text", "1", 1, "toy") for i in range(30)]
+    path = tmp_path / "rows.jsonl"
+    endpoint.faults = [None] * 12 + [400] * 100
+    with pytest.raises(ServerError):
+        sweep_problems(engine, problems, [Unbounded(8)], Journal(path, Completion), lambda source: None)
+    kept = len(Journal(path, Completion).rows)
+    assert 0 < kept < 30
+    endpoint.faults = []
+    rows = sweep_problems(engine, problems, [Unbounded(8)], Journal(path, Completion), lambda source: None)
+    assert [row.problem_id for row in rows] == [problem.id for problem in problems]
+    assert len(path.read_text().splitlines()) == 30

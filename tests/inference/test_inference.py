@@ -1,0 +1,393 @@
+"""Generation and the sweep: same completions, whatever the engine shares."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import END, ScriptedEngine, encode, write
+from z1lib.chat import conversation, encode_prompt
+from z1lib.engines.base import load_engine
+from z1lib.engines.transformers import TransformersEngine
+from z1lib.files import Journal
+from z1lib.inference.decode import generate, stop_early, window_sweep
+from z1lib.inference.stream import stream
+from z1lib.inference.sweep import confidence_stops, estimate_decoding, match_truncation, study_policies, sweep_problems
+from z1lib.models import save_base_model
+from z1lib.problems import tracing
+from z1lib.profile import load_profile
+from z1lib.records import Completion, Problem
+from z1lib.window import HINT, BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded, check_windows
+
+PROMPTS = [encode("abc " * k) for k in range(1, 7)]
+WINDOWS = [0, 3, 8, 20]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model) -> TransformersEngine:
+    return load_engine("transformers", tiny_model, batch_size=4)
+
+
+def ids_of(rows: list[list[Completion]]) -> list[list[list[int]]]:
+    return [[row.token_ids for row in samples] for samples in rows]
+
+
+def two_passes(engine, prompt: list[int], window: int, hint: list[int], answer: int) -> list[int]:
+    """The published way: decode the window; if it is full, feed prompt + trace + hint and decode the answer."""
+    [[trace]] = generate(engine, [prompt], Truncation(window)) if window else [[None]]
+    ids = trace.token_ids if trace else []
+    if trace and trace.finish_reason == "stop":
+        return ids
+    [[rest]] = generate(engine, [prompt + ids + hint], Truncation(answer))
+    return ids + hint + rest.token_ids
+
+
+def test_one_pass_gives_the_tokens_of_two_passes(engine):
+    hint = engine.tokenizer("!hint!", add_special_tokens=False)["input_ids"]
+    for window in WINDOWS:
+        rows = generate(engine, PROMPTS, ShiftedWindow(window, hint="!hint!", max_answer_tokens=7))
+        for prompt, [row] in zip(PROMPTS, rows):
+            assert row.token_ids == two_passes(engine, prompt, window, hint, 7)
+
+
+@pytest.mark.slow
+def test_a_real_model_under_mixed_windows_gives_the_tokens_of_two_plain_passes(tmp_path):
+    """SmolLM2, 64 prompts, four windows in one batch, against `model.generate` called twice."""
+    mini = load_profile("mini")
+    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    folder = str(save_base_model(tmp_path / "base", *source, 0))
+    engine = load_engine("transformers", folder, dtype="float32")
+    problems = tracing.make_problems(64, [1, 2, 3, 4, 5], 1, "tracing", set())
+    prompts = [encode_prompt(engine.tokenizer, conversation(problem.prompt, "")) for problem in problems]
+    windows = [(0, 8, 16, 24)[i % 4] for i in range(64)]
+    hint = engine.tokenizer(HINT, add_special_tokens=False)["input_ids"]
+
+    def decode(rows: list[list[int]], most: list[int]) -> list[list[int]]:
+        longest, ends = max(map(len, rows)), sorted(engine.end_ids)
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        options = {"max_new_tokens": max(most), "do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0]}
+        output = plain.generate(ids, attention_mask=mask, **options)[:, longest:].tolist()
+        ended = [next((i + 1 for i, token in enumerate(row) if token in engine.end_ids), len(row)) for row in output]
+        return [row[: min(end, limit)] for row, end, limit in zip(output, ended, most)]
+
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    traces = [trace if window else [] for trace, window in zip(decode(prompts, windows), windows)]
+    full = [i for i, trace in enumerate(traces) if not (trace and trace[-1] in engine.end_ids)]
+    for i, answer in zip(full, decode([prompts[i] + traces[i] + hint for i in full], [6] * len(full))):
+        traces[i] = traces[i] + hint + answer
+    rows = generate(engine, prompts, [ShiftedWindow(window, max_answer_tokens=6) for window in windows])
+    assert [row.token_ids for [row] in rows] == traces
+
+
+@pytest.mark.parametrize("policy", [ShiftedWindow, BudgetForcing, Truncation])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_sweep_gives_the_completions_of_generate_at_every_window(engine, policy, temperature):
+    sampling = {"n": 2, "temperature": temperature, "top_p": 0.9, "seed": 5}
+    swept = window_sweep(engine, PROMPTS, WINDOWS, policy, hint="!", max_answer_tokens=4, **sampling)
+    for window in WINDOWS:
+        one = policy(window) if policy is Truncation else policy(window, hint="!", max_answer_tokens=4)
+        assert swept[window] == generate(engine, PROMPTS, one, **sampling)
+
+
+def test_policies_of_one_batch_may_differ(engine):
+    policies = [ShiftedWindow(window, hint="?", max_answer_tokens=3) for window in (0, 2, 4, 6, 8, 10)]
+    mixed = generate(engine, PROMPTS, policies)
+    alone = [generate(engine, [prompt], policy)[0] for prompt, policy in zip(PROMPTS, policies)]
+    assert ids_of(mixed) == ids_of(alone)
+
+
+def test_the_batch_size_does_not_change_what_is_sampled(tiny_model, engine):
+    small = load_engine("transformers", tiny_model, batch_size=1)
+    options = {"n": 3, "temperature": 0.8, "seed": 2}
+    assert ids_of(generate(small, PROMPTS, Truncation(12), **options)) == ids_of(
+        generate(engine, PROMPTS, Truncation(12), **options)
+    )
+
+
+def test_samples_differ_and_the_seed_repeats_them(engine):
+    first = ids_of(generate(engine, PROMPTS[:1], Truncation(12), n=3, temperature=1.0, seed=1))
+    again = ids_of(generate(engine, PROMPTS[:1], Truncation(12), n=3, temperature=1.0, seed=1))
+    other = ids_of(generate(engine, PROMPTS[:1], Truncation(12), n=3, temperature=1.0, seed=2))
+    assert first == again != other
+    assert len(set(map(tuple, first[0]))) == 3
+
+
+def test_greedy_decoding_is_that_of_transformers_generate(engine):
+    import torch
+
+    for prompt in PROMPTS:
+        [[row]] = generate(engine, [prompt], Truncation(15))
+        ids = torch.tensor([prompt])
+        plain = engine.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=15, do_sample=False)
+        assert row.token_ids == plain[0, len(prompt) :].tolist()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(alphabet="ab>", max_size=15), min_size=1, max_size=4), st.sets(st.integers(0, 12), min_size=1))
+def test_every_completion_of_a_sweep_accounts_for_its_tokens(texts, windows):
+    engine = ScriptedEngine(
+        lambda prompt, done: [*encode(texts[prompt[0]]), END][min(len(done), len(texts[prompt[0]]))]
+    )
+    prompts = [[i] for i in range(len(texts))]
+    for policy in (ShiftedWindow, BudgetForcing):
+        for rows in window_sweep(engine, prompts, sorted(windows), policy, hint="!!", max_answer_tokens=3).values():
+            for [row] in rows:
+                assert row.thinking_tokens + row.hint_tokens + row.answer_tokens == len(row.token_ids)
+
+
+def test_results_come_in_the_callers_order(engine):
+    rows = generate(engine, PROMPTS, Truncation(2))
+    assert [row.prompt_tokens for [row] in rows] == [len(prompt) for prompt in PROMPTS]
+
+
+def test_a_string_prompt_is_the_same_as_its_ids(engine):
+    ids = engine.tokenizer("hello", add_special_tokens=False)["input_ids"]
+    assert ids_of(generate(engine, ["hello"], Truncation(5))) == ids_of(generate(engine, [ids], Truncation(5)))
+
+
+@pytest.mark.parametrize("windows", [[], [3, 3], [5, 2]])
+def test_windows_must_rise(windows):
+    with pytest.raises(ValueError, match="windows must rise"):
+        check_windows(windows)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True])
+def test_a_number_of_samples_below_one_is_refused(engine, n):
+    with pytest.raises(ValueError, match="n must be"):
+        generate(engine, PROMPTS, Truncation(3), n=n)
+
+
+def test_too_small_a_context_is_refused_before_decoding():
+    def never(prompt, done):
+        raise AssertionError("decoded")
+
+    with pytest.raises(ValueError, match="do not fit the model's context of 20"):
+        generate(ScriptedEngine(never, context_length=20), [encode("abc")], ShiftedWindow(10, "!!", 8))
+
+
+def test_an_empty_prompt_is_refused(engine):
+    with pytest.raises(ValueError, match="prompt 0 is empty"):
+        generate(engine, [""], Truncation(3))
+
+
+def test_an_unknown_engine_is_named():
+    with pytest.raises(ValueError, match="'magic' is not one of"):
+        load_engine("magic", "model")
+
+
+def no_prompt(source: str) -> None:
+    return None
+
+
+def problems(count: int) -> list[Problem]:
+    return [Problem(f"p{i}", "x" * (i + 1), "text", "1", 1, "toy") for i in range(count)]
+
+
+def test_a_rerun_decodes_only_what_is_missing_and_gives_the_same(tmp_path):
+    asked = []
+
+    def script(prompt, done):
+        asked.append(tuple(prompt))
+        return write("abcdefg")(prompt, done)
+
+    policies = [ShiftedWindow(2, "!", 3), ShiftedWindow(4, "!", 3), Unbounded(9)]
+    engine = ScriptedEngine(script)
+    whole = sweep_problems(engine, problems(3), policies, Journal(tmp_path / "a.jsonl", Completion), no_prompt)
+    sweep_problems(engine, problems(2), policies, Journal(tmp_path / "b.jsonl", Completion), no_prompt)
+    with open(tmp_path / "b.jsonl", "a") as file:
+        file.write('{"problem_id": "p2", "cut sho')
+    asked.clear()
+    assert sweep_problems(engine, problems(3), policies, Journal(tmp_path / "b.jsonl", Completion), no_prompt) == whole
+    assert len(set(asked)) == 1
+
+
+def test_another_window_or_hint_never_finds_anothers_rows(tmp_path):
+    journal, engine = Journal(tmp_path / "a.jsonl", Completion), ScriptedEngine(write("abcdefg"))
+    for policy in (ShiftedWindow(2, "!", 3), ShiftedWindow(2, "?", 3), ShiftedWindow(3, "!", 3), Truncation(2)):
+        sweep_problems(engine, problems(1), [policy], journal, no_prompt)
+    sweep_problems(engine, problems(1), [Unbounded(5)], journal, no_prompt, temperature=0.5)
+    sweep_problems(engine, problems(1), [Unbounded(5)], journal, lambda source: "another system prompt")
+    assert len(journal.rows) == 6
+
+
+def test_matched_truncation_spends_what_the_window_spent(tmp_path):
+    engine = ScriptedEngine(write("abcdefghijklm"))
+    policies = [ShiftedWindow(2, "!", 3), ShiftedWindow(30, "!", 3), Unbounded(40)]
+    rows = sweep_problems(engine, problems(1), policies, Journal(tmp_path / "a.jsonl", Completion), no_prompt)
+    short, long = match_truncation(engine, rows)
+    assert (short.token_ids, short.overran, short.window) == (encode("abcdef"), True, 2)
+    assert (long.thinking_text, long.overran, long.window) == ("abcdefghijklm", False, 30)
+
+
+def answer_after(answers: dict[int, str], trace: str = "x" * 40):
+    """A script that thinks in x's and, behind the hint "?", answers by how long it has thought."""
+
+    def script(prompt, ids):
+        if 63 in ids:
+            thought = ids.index(63)
+            return [*encode(answers[thought]), END][min(len(ids) - thought - 1, len(answers[thought]))]
+        return [*encode(trace), END][min(len(ids), len(trace))]
+
+    return script
+
+
+def test_thinking_stops_when_the_probed_answer_no_longer_changes():
+    engine = ScriptedEngine(answer_after({4: "1", 8: "2", 12: "7", 16: "7", 20: "9"}))
+    [[row]] = generate(engine, [encode("p")], ConfidenceStop(20, probe_every=4, hint="?", max_answer_tokens=5))
+    assert (row.policy, row.window, row.thinking_tokens, row.answer_text) == ("confidence_stop", 20, 16, "7")
+    assert row.probe_tokens == 3 * (1 + 2)  # three probes before the last: the hint, a digit and the end token
+
+
+def test_thinking_that_never_settles_goes_to_the_window():
+    engine = ScriptedEngine(answer_after({4: "1", 8: "2", 10: "3"}))
+    [[row]] = generate(engine, [encode("p")], ConfidenceStop(10, probe_every=4, hint="?", max_answer_tokens=5))
+    assert (row.thinking_tokens, row.answer_text, row.overran) == (10, "3", True)
+
+
+def test_thinking_that_ends_by_itself_is_left_alone():
+    engine = ScriptedEngine(answer_after({4: "1"}, trace="short"))
+    [[row]] = generate(engine, [encode("p")], ConfidenceStop(20, probe_every=4, hint="?", max_answer_tokens=5))
+    assert (row.thinking_text, row.overran, row.probe_tokens) == ("short", False, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_confidence_stop_is_what_a_sweep_over_its_probes_gives(engine, temperature):
+    policy = ConfidenceStop(24, probe_every=5, agreement=2, hint="!", max_answer_tokens=2)
+    sampling = {"n": 2, "temperature": temperature, "seed": 3}
+    windows = [probe.window for probe in policy.probes()]
+    swept = window_sweep(engine, PROMPTS, windows, hint="!", max_answer_tokens=2, **sampling)
+    live = generate(engine, PROMPTS, policy, **sampling)
+    for index, samples in enumerate(live):
+        for sample, row in enumerate(samples):
+            assert row == stop_early(policy, [swept[window][index][sample] for window in windows])
+
+
+def test_a_request_that_begins_in_the_middle_goes_on_as_if_it_had_not(engine):
+    from dataclasses import replace
+
+    from z1lib.engines.base import Request
+
+    for temperature in (0.0, 1.0):
+        whole = Request(PROMPTS[2], Truncation(12), temperature=temperature, seed=4)
+        [(_, [first])] = engine.decode([whole])
+        [(_, [second])] = engine.decode([replace(whole, prefix_ids=tuple(first.ids[:5]))])
+        assert second == first
+
+
+def test_the_engine_counts_what_it_decodes(engine):
+    before = engine.work.decoded
+    rows = generate(engine, PROMPTS, ShiftedWindow(6, "!hint!", 5))
+    sampled = sum(row.thinking_tokens + row.answer_tokens for [row] in rows)
+    assert engine.work.decoded - before == sampled
+
+
+def test_a_study_decodes_every_policy_of_its_profile_from_one_trace():
+    profile = load_profile("smoke")
+    names = [(policy.name, policy.window) for policy in study_policies(profile, "z1")]
+    assert names[: len(profile.windows)] == [("shifted_window", window) for window in profile.windows]
+    assert [name for name, _ in names if name.startswith("hint: ")] == ["hint: boxed", "hint: s1", "hint: placebo"]
+    assert names[-1] == ("unbounded", profile.max_tokens)
+    policies = study_policies(profile, "r1")
+    assert {policy.name for policy in policies} == {"budget_forcing", "truncation", "unbounded"}
+    assert policies[0].delimiter == profile.delimiters["r1"]
+
+
+def test_other_hints_cut_the_same_trace_at_the_same_place(tmp_path):
+    engine = ScriptedEngine(write("a" * 40))
+    problems = [Problem("p", "q", "text", "1", 1, "tracing")]
+    policies = study_policies(load_profile("smoke"), "z1")
+    rows = sweep_problems(engine, problems, policies, Journal(tmp_path / "rows", Completion), lambda source: "")
+    cut = {row.policy: row for row in rows if row.window == 16}
+    texts = {name: cut[name].thinking_text for name in cut}
+    assert set(texts.values()) == {"a" * 16}
+    assert cut["hint: s1"].hint_tokens == len("\n\nFinal Answer:")
+    assert len({row.key for row in cut.values()}) == len(cut)
+
+
+def test_a_confidence_stop_from_the_sweep_is_the_one_decoded_live():
+    engine = ScriptedEngine(write("a" * 10 + "b" * 30))
+    prompts = [encode("p")]
+    policy = ConfidenceStop(32, probe_every=8, hint="!", max_answer_tokens=2)
+    swept = window_sweep(engine, prompts, [8, 12, 16, 24, 32], hint="!", max_answer_tokens=2)
+    rows = [row for window in swept for [row] in swept[window]]
+    assert [[row] for row in confidence_stops(rows, policy)] == generate(engine, prompts, policy)
+    with pytest.raises(ValueError, match=r"no window \[24\]"):
+        confidence_stops([row for row in rows if row.window != 24], policy)
+
+
+def test_the_cost_of_decoding_is_an_upper_bound(tmp_path):
+    profile = load_profile("smoke")
+    problems = [Problem(str(i), "q", "text", "1", 1, "tracing") for i in range(12)]
+    table = estimate_decoding(profile, problems).set_index("model")
+    assert table.requests.to_dict() == {"base": 5, "z1": 12, "r1": 5}
+    engine = ScriptedEngine(lambda prompt, ids: ord("a"))  # never ends
+    policies = study_policies(profile, "z1")
+    rows = sweep_problems(engine, problems, policies, Journal(tmp_path / "rows", Completion), lambda source: "")
+    trace = sum(len(row.token_ids) for row in rows if row.policy == "unbounded")
+    branches = sum(row.answer_tokens for row in rows if row.hint_tokens)
+    assert trace + branches <= table["tokens at most"]["z1"]
+    assert table["GPU hours at most"]["z1"] == 0  # no GPU in this profile
+
+
+def test_a_stream_grows_to_what_generate_gives(engine):
+    prompt, policies = PROMPTS[3], [ShiftedWindow(8, hint="!hint!", max_answer_tokens=5), Unbounded(20)]
+    lists = list(stream(engine, prompt, policies))
+    whole = [generate(engine, [prompt], policy)[0][0] for policy in policies]
+    assert [row.token_ids for row in lists[-1]] == [row.token_ids for row in whole]
+    for i in range(len(policies)):
+        lengths = [len(rows[i].token_ids) for rows in lists]
+        assert lengths == sorted(lengths)
+        assert len(set(lengths)) > 5  # it comes in pieces
+        assert all(rows[i].token_ids == whole[i].token_ids[:length] for rows, length in zip(lists, lengths))
+
+
+def test_two_streams_at_once_keep_their_own_text(engine):
+    policy = [Unbounded(16)]
+    pairs = list(zip(stream(engine, PROMPTS[0], policy), stream(engine, PROMPTS[4], policy)))
+    alone = [generate(engine, [prompt], policy[0])[0][0].token_ids for prompt in (PROMPTS[0], PROMPTS[4])]
+    for both in pairs:
+        for [row], ids in zip(both, alone):
+            assert row.token_ids == ids[: len(row.token_ids)]
+
+
+def test_a_stream_that_is_closed_stops_decoding(engine):
+    one = stream(engine, PROMPTS[0], [Unbounded(200)])
+    next(one)
+    one.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(decode)")]  # the engine is free
+
+
+def test_two_problems_that_ask_the_same_keep_their_rows(tmp_path):
+    problems = [Problem(name, "same?", "text", "a", 1, "s") for name in ("first", "second")]
+    journal = Journal(tmp_path / "rows.jsonl", Completion)
+    rows = sweep_problems(ScriptedEngine(write("ab")), problems, [Truncation(5)], journal, lambda source: None)
+    assert [row.problem_id for row in rows] == ["first", "second"]
+
+
+def test_the_confidence_stop_compares_programs_as_programs():
+    first, second = (f"\n```python\nprint({i})\n```" for i in (1, 2))
+    policy = ConfidenceStop(4, 2, agreement=2)
+    rows = [probed_row(window, answer) for window, answer in ((2, first), (4, second))]
+    assert stop_early(policy, rows[:1]) is None
+    assert stop_early(ConfidenceStop(8, 2, agreement=2), rows) is None
+    assert stop_early(ConfidenceStop(8, 2, agreement=2), [rows[0], replace(rows[1], answer_text=first)]) is not None
+
+
+def probed_row(window: int, answer: str) -> Completion:
+    [[row]] = generate(ScriptedEngine(write("abcdefghijklmnop")), [[1]], ShiftedWindow(window, "!", 3))
+    return replace(row, answer_text=answer)
+
+
+def test_the_same_weights_under_two_names_keep_their_names(tmp_path):
+    problems, journal = [Problem("p", "q", "text", "1", 1, "tracing")], Journal(tmp_path / "rows", Completion)
+    for name in ("base", "z1"):
+        engine = ScriptedEngine(write("a" * 40))
+        engine.model_name = f"models/{name}"
+        [row] = sweep_problems(engine, problems, [Unbounded(8)], journal, lambda source: "")
+        assert row.model == name
+    assert len(journal.rows) == 1  # and were decoded once

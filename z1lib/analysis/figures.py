@@ -1,0 +1,190 @@
+"""The pictures of notebook 04: every function takes a table and returns a Figure; `plots.save_figure` saves it."""
+
+from itertools import cycle
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from z1lib import published
+from z1lib.analysis.tables import curve_with_intervals
+from z1lib.plots import BENCHMARKS, RUN_STYLES, make_axes, styles_of
+
+
+def accuracy_curves(
+    frame: pd.DataFrame, problem_sets: list[str], draws: int, seed: int, tokens: str = "thinking_tokens"
+) -> Figure:
+    """Accuracy against average tokens, one line a model and policy, 95% intervals both ways; a panel a problem set.
+
+    Several sets have one panel more with their average: over the paper's three where all are there, else over all.
+    Where the paper has points they are drawn too, in thinking tokens, hollow and as printed.
+    """
+    printed = published.load("scaling") if tokens == "thinking_tokens" else pd.DataFrame(columns=["benchmark", "model"])
+    of_figure_1 = [name for name in problem_sets if name in set(printed.benchmark)]
+    averaged = of_figure_1 if len(of_figure_1) == printed.benchmark.nunique() > 0 else problem_sets
+    panels = [[name] for name in problem_sets] + [averaged] * (len(problem_sets) > 1)
+    figure, axes = make_axes(len(panels))
+    for axis, names in zip(axes, panels):
+        for (model, policy), style in styles_of(frame).items():
+            if not frame[(frame.model == model) & (frame.policy == policy) & frame.problem_set.isin(names)].empty:
+                _draw_curve(axis, curve_with_intervals(frame, model, policy, names, tokens, draws, seed), *style)
+        if names == of_figure_1 and len(names) > 1:
+            _draw_points(axis, published.average_points(printed).reset_index().groupby("model", sort=False))
+        elif len(names) == 1:
+            _draw_points(axis, printed[printed.benchmark == names[0]].groupby("model", sort=False))
+        title = BENCHMARKS.get(names[0], names[0]) if len(names) == 1 else f"average of {len(names)} sets"
+        axis.set(xlabel=f"average {tokens.replace('_', ' ')}", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
+        axis.legend(fontsize=8)  # n differs from panel to panel
+    return figure
+
+
+def _draw_curve(axis, points: pd.DataFrame, label: str, colour: str, marker: str, dashes: str) -> None:
+    errors = {
+        f"{side}err": [points[name] - points[f"{name}_low"], points[f"{name}_high"] - points[name]]
+        for side, name in (("x", "tokens"), ("y", "accuracy"))
+    }
+    axis.errorbar(
+        points.tokens, points.accuracy, **errors, label=f"{label} (n={points.n.max()})", color=colour, marker=marker,
+        linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5, fillstyle="none" if not dashes else "full",
+    )  # fmt: skip
+
+
+def _draw_points(axis, by_model) -> None:
+    for (model, part), marker in zip(by_model, "os"):
+        axis.plot(part.average_thinking_tokens, part.pass_at_1 / 100, marker=marker, fillstyle="none", color="0.5",
+                  linestyle=":", label=f"{model}, as printed")  # fmt: skip
+
+
+def thinking_by_level(frame: pd.DataFrame, model: str) -> Figure:
+    """Thinking tokens of a model left alone by complexity level, a panel a problem set."""
+    rows = frame[(frame.model == model) & (frame.policy == "unbounded")]
+    groups = list(rows.groupby("problem_set", sort=False))
+    figure, axes = make_axes(len(groups), height=2.8)
+    for axis, (name, part) in zip(axes, groups):
+        sns.boxplot(part, x="level", y="thinking_tokens", color="#56B4E9", fliersize=2, ax=axis)
+        axis.set(xlabel="complexity level", ylabel="", ylim=(0, 1.05 * rows.thinking_tokens.max()))
+        axis.set_title(f"{name.replace('_', ' ')} (n={len(part)})")
+    axes[0].set_ylabel(f"thinking tokens of {model}, no window")
+    return figure
+
+
+def overrun_by_window(summary: pd.DataFrame, problem_set: str) -> Figure:
+    """Share of completions whose thinking the window cut."""
+    figure, [axis] = make_axes()
+    whole = summary[(summary.problem_set == problem_set) & (summary.level == "all")]
+    for (model, policy), (label, colour, marker, dashes) in styles_of(summary).items():
+        rows = whole[(whole.model == model) & (whole.policy == policy)].sort_values("window")
+        if policy in ("shifted_window", "budget_forcing") and len(rows):
+            label = f"{label} (n={rows.n.max()})"
+            axis.plot(rows.window, rows.overrun_rate, label=label, color=colour, marker=marker, linestyle=dashes)
+    axis.set(xlabel="window (tokens)", ylabel="share that overran", ylim=(-0.02, 1.02), title=problem_set)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def overthinking(first: pd.DataFrame, title: str) -> Figure:
+    """Tokens of thinking up to the first right answer, and after it, by level (means over solved problems)."""
+    figure, [axis] = make_axes()
+    means = first.groupby("level")[["first", "full"]].mean()
+    axis.bar(means.index, means["first"], color="#0072B2", label="up to the first right answer")
+    axis.bar(means.index, means["full"] - means["first"], bottom=means["first"], color="#E69F00", hatch="//",
+             edgecolor="white", label="after it")  # fmt: skip
+    counts = first.level.value_counts()
+    axis.set_xticks(means.index, [f"{level}\nn={counts[level]}" for level in means.index])
+    axis.set(xlabel="complexity level", ylabel="mean thinking tokens", title=title)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def window_errors(errors: pd.DataFrame, title: str) -> Figure:
+    """Accuracy by window, what an oracle would reach, and the two ways to be wrong (`analysis.window_errors`)."""
+    figure, [axis] = make_axes()
+    names = ["accuracy", "overthinking", "oracle", "underthinking"]
+    for name, (marker, colour, dashes) in zip(names, RUN_STYLES):
+        axis.plot(errors.window, errors[name], label=name, color=colour, marker=marker, linestyle=dashes)
+    axis.set(xlabel="window (tokens)", ylabel="share of problems", ylim=(-0.02, 1.02), title=title)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def hints(table: pd.DataFrame, title: str) -> Figure:
+    """Accuracy of the problems that the window cut, by hint, a panel a window (`analysis.compare_hints`)."""
+    groups = list(table.groupby("window"))
+    figure, axes = make_axes(len(groups), height=2.6)
+    for axis, (window, rows) in zip(axes, groups):
+        names = [HINT_NAMES.get(hint, hint) for hint in rows.hint]
+        errors = [rows.accuracy - rows.accuracy_low, rows.accuracy_high - rows.accuracy]
+        axis.errorbar(rows.accuracy, names, xerr=errors, fmt="o", color="#0072B2", capsize=3)
+        axis.invert_yaxis()
+        axis.set(xlabel="accuracy", title=f"{title}, window {window} (n={rows.n.max()} cut)", xlim=(-0.02, 1.02))
+    return figure
+
+
+HINT_NAMES = {"shifted_window": "the paper's hint", "truncation": "none: cut"}
+
+
+def printed_ablation(table: pd.DataFrame) -> Figure:
+    """The paper's Table 2 with the intervals its sample sizes give (`published.printed_ablation`)."""
+    groups = list(table.groupby("benchmark", sort=False))
+    figure, axes = make_axes(len(groups), height=2.6)
+    for axis, (benchmark, rows) in zip(axes, groups):
+        errors = [rows["printed accuracy"] - rows.low, rows.high - rows["printed accuracy"]]
+        axis.errorbar(rows["printed accuracy"], rows.subset, xerr=errors, fmt="o", color="0.3", capsize=3)
+        axis.invert_yaxis()
+        axis.set(xlabel="accuracy (%), as printed", title=f"{BENCHMARKS[benchmark]} (n={rows.n.max()})")
+    return figure
+
+
+def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
+    """Base and tuned models, left alone, on problems that are not code."""
+    figure, [axis] = make_axes()
+    rows = summary[(summary.policy == "unbounded") & (summary.level == "all") & summary.problem_set.isin(problem_sets)]
+    models = list(dict.fromkeys(rows.model))
+    colours = {"base": "#666666", "z1": "#0072B2", "r1": "#D55E00"}  # as in STYLES
+    for i, (model, hatch) in enumerate(zip(models, cycle(["", "//", "..", "xx"]))):
+        part = rows[rows.model == model].set_index("problem_set").loc[problem_sets]
+        places = [x + 0.25 * (i - (len(models) - 1) / 2) for x in range(len(problem_sets))]
+        errors = [part.accuracy - part.accuracy_low, part.accuracy_high - part.accuracy]
+        style = {"color": colours.get(model), "hatch": hatch, "edgecolor": "white", "label": model}
+        axis.bar(places, part.accuracy, width=0.22, yerr=errors, capsize=3, **style)
+    axis.set_xticks(range(len(problem_sets)), [name.replace("_", " ") for name in problem_sets])
+    axis.set(ylabel="accuracy", ylim=(0, 1.02), title=f"transfer, no window (n={rows.n.max()} a set)")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def accuracy_by_subset(table: pd.DataFrame) -> Figure:
+    """Accuracy against thinking tokens of models trained on subsets of the data, with 95% intervals."""
+    colours = ["#0072B2", "#D55E00", "#009E73", "#666666", "#CC79A7"]
+    figure, axes = make_axes(table.benchmark.nunique())
+    for axis, (benchmark, rows) in zip(axes, table.groupby("benchmark", sort=False)):
+        for row, marker, colour in zip(rows.itertuples(), "os^Dv", colours):
+            errors = [[row.accuracy - row.accuracy_low], [row.accuracy_high - row.accuracy]]
+            of = f"{row.examples} examples of {row.mean_trajectory_tokens:.0f} tokens, {row.seeds} seed(s)"
+            style = {"fmt": marker, "color": colour, "capsize": 3, "label": f"{row.subset}: {of}"}
+            axis.errorbar(row.thinking_tokens, row.accuracy, yerr=errors, **style)
+        title = f"{benchmark} (n={rows.n.iloc[0]})"
+        axis.set(xlabel="average thinking tokens", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def published_scaling(scaling: pd.DataFrame) -> Figure:
+    """The paper's own scaling points (Table 6), as printed: it gives no intervals. n is the size of the benchmark.
+
+    The last panel has what follows from them for the average: each model's point at its largest window.
+    """
+    figure, axes = make_axes(4, height=2.8)
+    for axis, (benchmark, points) in zip(axes, scaling.groupby("benchmark", sort=False)):
+        for (model, rows), marker in zip(points.groupby("model", sort=False), "os"):
+            axis.plot(rows.average_thinking_tokens, rows.pass_at_1, marker=marker, label=model)
+        title = f"{BENCHMARKS[benchmark]} (n={published.SIZES[benchmark]})"
+        axis.set(xlabel="average thinking tokens, as printed", ylabel="pass@1 (%), as printed", title=title)
+    average = published.average_points(scaling)
+    for (model, row), marker in zip(average.iterrows(), "os"):
+        axes[3].plot(row.average_thinking_tokens, row.pass_at_1, marker=marker, linestyle="", label=model)
+    axes[3].set(xlabel="average thinking tokens, recomputed", ylabel="pass@1 (%), recomputed",
+                xlim=(0, 1.2 * average.average_thinking_tokens.max()), ylim=(0, 100),
+                title="mean of the three, largest window (n=3)")  # fmt: skip
+    axes[0].legend(fontsize=8)
+    return figure

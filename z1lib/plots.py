@@ -1,0 +1,102 @@
+"""How every picture and table of the study looks, is stamped, saved and shown; each wing has its own in figures.py."""
+
+from itertools import cycle
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from z1lib.profile import Profile
+from z1lib.provenance import commit
+from z1lib.study import Study
+
+# Okabe-Ito colours, with markers and dashes of their own so that nothing depends on colour.
+STYLES = {
+    ("z1", "shifted_window"): ("z1, shifted window", "#0072B2", "o", "-"),
+    ("z1", "confidence_stop"): ("z1, confidence stop", "#CC79A7", "*", ""),
+    ("z1", "truncation"): ("z1, cut at the window", "#56B4E9", "v", ":"),
+    ("z1", "truncation_matched"): ("z1, cut at the same total", "#009E73", "^", "--"),
+    ("r1", "budget_forcing"): ("r1, budget forcing", "#D55E00", "s", "-"),
+    ("s1", "budget_forcing"): ("s1, budget forcing", "#E69F00", "P", "-"),
+    ("base", "shifted_window"): ("base, shifted window", "#666666", "D", "-."),
+}
+BENCHMARKS = {
+    "gpqa_diamond": "GPQA Diamond",
+    "livecodebench": "LiveCodeBench",
+    "math500": "MATH-500",
+    "bigcodebench_hard": "BigCodeBench-Hard",
+    "humaneval": "HumanEval",
+}
+OTHER_STYLES = [("#882255", "X", "-"), ("#44AA99", "p", "--"), ("#999933", "h", "-."), ("#332288", "<", ":")]
+sns.set_theme(style="whitegrid", context="paper", font_scale=1.1)
+
+
+def make_axes(panels: int = 1, height: float = 3.6, width: float | None = None) -> tuple[Figure, list]:
+    """Panels, two a row: one takes the width of a page's text, two that of a page of two columns."""
+    columns = min(panels, 2)
+    rows, width = -(-panels // 2), width or (5.5 if panels == 1 else 3.4)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    plt.close(figure)  # the caller shows it; pyplot must not show it a second time
+    axes = list(axes.flat)
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, axes[:panels]
+
+
+def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
+    """(model, policy) -> label, colour, marker, dashes: those of STYLES that the table has, then its other models."""
+    there = set(zip(table.model, table.policy))
+    others = sorted(
+        (model, policy) for model, policy in there - set(STYLES) if policy in ("shifted_window", "budget_forcing")
+    )
+    named = {
+        pair: (f"{pair[0]}, {pair[1].replace('_', ' ')}", *style) for pair, style in zip(others, cycle(OTHER_STYLES))
+    }
+    return {pair: style for pair, style in STYLES.items() if pair in there} | named
+
+
+RUN_STYLES = [("o", "#0072B2", "-"), ("s", "#D55E00", "--"), ("^", "#009E73", "-."), ("D", "#666666", ":")]
+
+
+def save_figure(figure: Figure, folder: Path, name: str, profile: Profile) -> Path:
+    """Save as PNG and PDF (a page's text is 5.5 inches wide) with profile and commit under the picture.
+
+    A profile whose numbers mean nothing says so across it. n stands in the legend or the title.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.text(1, -0.01, f"profile {profile.name}, commit {commit()}", ha="right", va="top", fontsize=7, color="0.4")
+    if profile.is_meaningless:
+        figure.text(0.5, 0.5, "smoke run, numbers mean nothing", ha="center", va="center", fontsize=20,
+                    color="crimson", alpha=0.5, rotation=20)  # fmt: skip
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    figure.savefig(path.with_suffix(".pdf"), bbox_inches="tight", metadata={"CreationDate": None})
+    return path
+
+
+def show_figure(figure: Figure, study: Study, name: str, caption: str) -> None:
+    """Save a figure of a study and show it with its caption."""
+    save_figure(figure, study.figures, name, study.profile)
+    display(figure, Markdown(f"*Figure `{name}`.* {caption}"))
+
+
+def to_latex(table: pd.DataFrame, note: str) -> str:
+    """A table as LaTeX, its caption with the characters escaped that mean something there."""
+    for special in "\\%_&#$":
+        note = note.replace(special, r"\textbackslash{}" if special == "\\" else f"\\{special}")
+    return table.to_latex(index=False, float_format="%.2f", escape=True, caption=note.replace("`", "'"))
+
+
+def show_table(table: pd.DataFrame, study: Study, name: str, caption: str) -> None:
+    """Show a table with its caption, and save it as LaTeX and Markdown beside the figures."""
+    folder = study.figures / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    note = f"{caption} Profile {study.profile.name}, commit {commit()}."
+    (folder / f"{name}.md").write_text(f"{table.to_markdown(index=False, floatfmt='.2f')}\n\n{note}\n")
+    (folder / f"{name}.tex").write_text(to_latex(table, note))
+    display(table.style.format(precision=2).hide(axis="index"), Markdown(f"*Table `{name}`.* {caption}"))
