@@ -72,9 +72,7 @@ def held_out_loss(model, examples: list[dict]) -> float:
         for example in examples:
             labels = torch.tensor(example["labels"][1:])
             logits = model(input_ids=torch.tensor([example["input_ids"]], device=model.device)).logits[0, :-1].cpu()
-            total += torch.nn.functional.cross_entropy(
-                logits, labels, ignore_index=data.IGNORE, reduction="sum"
-            ).item()
+            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=data.IGNORE, reduction="sum").item()
             count += int((labels != data.IGNORE).sum())
     return total / count
 
