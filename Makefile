@@ -58,7 +58,7 @@ only: own ## run one notebook again: make only NB=04_analysis
 # and decoded is kept by content, so a stage that runs again repeats nothing whose inputs are the same. `pages` shows
 # results and decides none: it is nobody's but the report's.
 STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
-folders = $(wildcard $(foreach folder,. $(1),z1lib/$(folder)/*.py z1lib/$(folder)/*.csv))
+folders = $(wildcard z1lib/*.py $(foreach folder,$(1),z1lib/$(folder)/*.py z1lib/$(folder)/*.csv))
 like = profiles/$(1).yaml $(foreach other,$(shell sed -n 's/^like: *//p' profiles/$(1).yaml),$(call like,$(other)))
 
 $(RUN)/01_curation.ipynb: $(call folders,problems grading published curation) $(call like,$(PROFILE))

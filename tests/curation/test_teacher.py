@@ -237,7 +237,7 @@ def test_without_servers_vllm_teaches_in_this_process_over_the_gpus_of_a_copy(tm
         loaded.append((name, model, options))
         return load_engine("transformers", tiny_model)
 
-    monkeypatch.setattr("z1lib.curation.gather.load_engine", load)
+    monkeypatch.setattr("z1lib.curation.teacher.load_engine", load)
     file = write(tmp_path, ["sort a list"])
     asked = {**PROFILE.teacher, "max_tokens": 4, "gpus": 2}
     profile = load_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)

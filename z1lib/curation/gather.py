@@ -16,8 +16,7 @@ from z1lib.curation.reader import find_files
 from z1lib.curation.repetition import is_repetitive
 from z1lib.curation.selection import ORDERS, SUBSETS, select, select_subset
 from z1lib.curation.statistics import describe
-from z1lib.curation.teacher import teach
-from z1lib.engines.base import load_engine
+from z1lib.curation.teacher import find_teacher, teach
 from z1lib.files import write_jsonl
 from z1lib.problems import BENCHMARKS, make_benchmark, reasoning_gym, tracing
 from z1lib.profile import Profile
@@ -107,7 +106,7 @@ def gather(
     the profile's `train_source` has ("released"), or the profile's teacher ("taught"): through its servers, or, where
     the profile names none, on vLLM in this process, over as many GPUs as a copy of the teacher takes. `executor` is
     for asking servers, as in `curate`. Raises ValueError for another style, for a style of the interpreter where the
-    `train_source` is not its own programs, and what `find_files`, `teach` and `load_engine` raise.
+    `train_source` is not its own programs, and what `find_files`, `teach` and `find_teacher` raise.
     """
     style = profile.runs[run]
     if style in tracing.STYLES and profile.train_source != "tracing":
@@ -126,10 +125,7 @@ def gather(
     files, names = find_files(profile.train_source)
     if style == "released":
         return Raw(files, names)
-    teacher = profile.teacher["servers"]
-    if not teacher:
-        teacher = load_engine("vllm", profile.teacher["model"], tensor_parallel_size=max(1, profile.teacher["gpus"]))
-    answers, rejected = teach(files, names, teacher, profile, folder / "teacher", executor=executor)
+    answers, rejected = teach(files, names, find_teacher(profile), profile, folder / "teacher", executor=executor)
     return Raw([write_jsonl(folder / f"taught-{run}.jsonl", answers)], {}, rejected)
 
 

@@ -23,7 +23,7 @@ from z1lib.chat import conversation, encode_prompt
 from z1lib.curation.filters import Faults
 from z1lib.curation.pipeline import LocalExecutor, Rejected, aside_writer, read_shards, to_rejected
 from z1lib.curation.reader import RowReader
-from z1lib.engines.base import Engine
+from z1lib.engines.base import Engine, load_engine
 from z1lib.files import hash_path
 from z1lib.inference.decode import generate
 from z1lib.profile import Profile
@@ -86,6 +86,14 @@ def estimate_cost(questions: int, tokens_each: float, gpus: int, tokens_per_seco
 def rate_of(profile: Profile) -> dict:
     """The profile's stated rate: GPUs of one copy of the teacher, and its tokens a second."""
     return {key: profile.teacher[key] for key in ("gpus", "tokens_per_second")}
+
+
+def find_teacher(profile: Profile) -> list[str] | Engine:
+    """The profile's servers; where it names none, its model on vLLM here. Raises what `load_engine` raises."""
+    teacher = profile.teacher
+    if teacher["servers"]:
+        return teacher["servers"]
+    return load_engine("vllm", teacher["model"], tensor_parallel_size=max(1, teacher["gpus"]))
 
 
 def teach(

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Which of several answers is the answer: pure rules over candidates, in the order in which they were paid for."""

@@ -1,0 +1,208 @@
+"""The plan of the house holds: what stands on what, what is light, and what an edit rebuilds."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import time
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import z1lib
+from z1lib.study import STAGES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "z1lib"
+FILES = sorted(PACKAGE.rglob("*.py"))
+WINGS = ("curation", "sft", "inference", "analysis", "pages")
+ROOMS = ("problems", "engines", "sandbox", "grading", "selection", "published")
+HEAVY = ("torch", "transformers", "trl", "datatrove", "datasets")
+TEACHER = "curation/teacher.py"  # decodes, so it knows the third wing: the one exception
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).as_posix()
+
+
+def place(name: str) -> str:
+    """The room or wing of a file, "" on the ground."""
+    return name.rpartition("/")[0]
+
+
+def imported(source: str) -> set[str]:
+    """The files of the package that a source imports at any place."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "z1lib":
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.partition(".")[0] == "z1lib"}
+    paths = [Path(*name.split(".")[1:]) for name in names]
+    found = [path / "__init__.py" for path in paths] + [path.with_suffix(".py") for path in paths if path.name]
+    return {path.as_posix() for path in found if (PACKAGE / path).exists()} - {"__init__.py"}
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    return {name_of(file): imported(file.read_text()) for file in FILES}
+
+
+def closure(names: set[str]) -> set[str]:
+    """All that these files import, by way of others too, without what only the teacher needs."""
+    seen, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += [
+                other for other in graph()[name] if name != TEACHER or place(other) not in ("inference", "engines")
+            ]
+    return seen
+
+
+def notebook_imports(stage: str) -> set[str]:
+    cells = nbformat.read(ROOT / f"notebooks/{stage}.ipynb", as_version=4).cells
+    return imported("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+
+
+def test_the_plan_names_every_room_and_every_file_of_the_ground():
+    planned = {line.split()[0] for line in z1lib.__doc__.splitlines() if line.startswith("  ")}
+    ground = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
+    assert planned == ground | {f"{file.parent.name}/" for file in PACKAGE.glob("*/__init__.py")}
+    assert {name.rstrip("/") for name in planned if name.endswith("/")} == {*ROOMS, *WINGS}
+
+
+def test_the_ground_imports_nothing_of_ours_but_itself():
+    assert not [
+        (name, other) for name, others in graph().items() if not place(name) for other in others if place(other)
+    ]
+
+
+def test_a_room_knows_no_wing():
+    known = [(a, b) for a, others in graph().items() if place(a) in ROOMS for b in others if place(b) in WINGS]
+    assert not known
+
+
+def test_no_wing_imports_a_later_one_but_a_teacher_decodes():
+    later = [
+        (name, other)
+        for name, others in graph().items()
+        for other in others
+        if place(name) in WINGS and place(other) in WINGS and WINGS.index(place(name)) < WINGS.index(place(other))
+    ]
+    assert {name for name, _ in later} <= {TEACHER}
+    assert {place(other) for _, other in later} <= {"inference"}
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    # a face hands on what its files define, and they do not import it
+    list(TopologicalSorter(graph()).static_order())
+
+
+def test_every_file_says_what_it_is_in_its_first_line():
+    for file in FILES:
+        assert len((ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]) > 20, file
+
+
+LOAD = """
+import sys
+{imports}
+print(len(sys.modules), *[name for name in {heavy} if name in sys.modules])
+"""
+
+
+def load(imports: str) -> list[str]:
+    script = LOAD.format(imports=imports, heavy=HEAVY)
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout.split()
+
+
+def test_opening_the_analysis_loads_no_model_library_and_few_modules():
+    cells = nbformat.read(ROOT / "notebooks/04_analysis.ipynb", as_version=4).cells
+    imports = [
+        ast.unparse(node)
+        for cell in cells
+        if cell.cell_type == "code"
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    modules, *heavy = load("\n".join(imports))
+    assert not heavy
+    assert int(modules) < 2200
+
+
+@pytest.mark.parametrize("room", [*ROOMS, *WINGS])
+def test_a_face_is_light(room):
+    assert load(f"import z1lib.{room}")[1:] == []
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A copy of the project in which every notebook of `mini` has just been run."""
+    folder = tmp_path_factory.mktemp("house") / "a folder with spaces"
+    for part in ("Makefile", "pyproject.toml", "profiles", "notebooks", "z1lib"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / part, folder / part)
+    for age, stage in enumerate([*STAGES, "report"]):
+        file = folder / "runs/mini" / (f"{stage}.html" if stage == "report" else f"{stage}.ipynb")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (time.time() + 10 + age,) * 2)
+    return folder
+
+
+def rebuilt(folder: Path, edited: str) -> set[str]:
+    """What make would make again if this file were edited now."""
+    command = ["make", "-n", "-o", "own", "-W", edited, "runs/mini/report.html"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return {stage for stage in STAGES if f"z1lib.study run {stage}" in run.stdout} | (
+        {"report"} if "z1lib.pages.report" in run.stdout else set()
+    )
+
+
+def test_nothing_is_rebuilt_where_nothing_was_edited(made):
+    assert rebuilt(made, "README.md") == set()
+
+
+def test_an_edit_of_any_file_that_a_stage_uses_runs_that_stage_and_those_behind_it(made):
+    """`pages` shows results and decides none: an edit there makes the report anew and trains or decodes nothing."""
+    for name in (name_of(file) for file in FILES):
+        users = [i for i, stage in enumerate(STAGES) if name in closure(notebook_imports(stage))]
+        wanted = {*STAGES[min(users) :], "report"} if users and place(name) != "pages" else set()
+        assert wanted <= rebuilt(made, f"z1lib/{name}"), name
+        if place(name) == "pages":
+            assert rebuilt(made, f"z1lib/{name}") == {"report"}, name
+
+
+def test_an_edit_of_a_profile_or_of_one_it_is_like_runs_everything(made):
+    (made / "profiles/mini.yaml").write_text("like: paper\n" + (made / "profiles/mini.yaml").read_text())
+    os.utime(made / "profiles/mini.yaml", (0, 0))
+    assert rebuilt(made, "profiles/paper.yaml") == {*STAGES, "report"}
+    assert rebuilt(made, "profiles/colab.yaml") == set()
+
+
+def test_a_misspelt_profile_or_notebook_gets_the_nearest_name():
+    run = subprocess.run(["make", "reproduce", "PROFILE=minni"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "no profile 'minni', did you mean 'mini'?" in run.stderr
+    run = subprocess.run(["make", "-o", "own", "only", "NB=4_analisis"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "no notebook '4_analisis', did you mean 04_analysis?" in run.stdout
+
+
+def test_a_venv_of_another_checkout_is_refused(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(ROOT / ".venv/bin")
+    (tmp_path / ".venv/.ready").touch()
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHONPATH")}
+    run = subprocess.run(["make", "own"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "has the z1lib of another folder" in run.stderr
