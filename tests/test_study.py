@@ -185,7 +185,7 @@ def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, 
     git = ["git", "-c", "user.name=n", "-c", "user.email=e@x", "-C", str(tmp_path)]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
-    monkeypatch.setattr("z1lib.provenance.__file__", str(tmp_path / "z1lib/provenance.py"))
+    monkeypatch.setattr("z1lib.provenance.PACKAGE", tmp_path / "z1lib")
     clean = commit()
     assert len(clean) == 10
     (tmp_path / "figures/mini/a.png").write_text("two")

@@ -17,8 +17,9 @@ import pandas as pd
 
 from z1lib.files import hash_path, written_whole
 from z1lib.profile import BadProfile, Profile, load_profile
-from z1lib.provenance import commit, environment, peak_memory
+from z1lib.provenance import PACKAGE, commit, environment, hash_notebook, peak_memory
 
+NOTEBOOKS = PACKAGE.parent / "notebooks"
 STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
 
 
@@ -103,7 +104,8 @@ class Study:
         hashes = {name: hash_path(self.path(name)) for name in artifacts}
         notes |= {"profile": self.profile.name, "seed": self.profile.seed}
         measured = {"seconds": seconds, "peak_memory_gib": round(peak_memory(), 2)}
-        notes["stages"][stage] = {**measured, "commit": commit(), "sha256": hashes, **environment()}
+        made_by = {"commit": commit(), "code": hash_notebook(NOTEBOOKS / f"{stage}.ipynb")}
+        notes["stages"][stage] = {**measured, **made_by, "sha256": hashes, **environment()}
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(notes, indent=1))
         return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]

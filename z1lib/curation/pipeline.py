@@ -41,6 +41,7 @@ from z1lib.curation.filters import (
 from z1lib.curation.reader import RowReader
 from z1lib.files import exclusive, hash_path
 from z1lib.profile import Profile
+from z1lib.provenance import hash_code
 from z1lib.records import Problem
 
 multiprocess.set_forkserver_preload([__name__])  # the workers of all passes share one import of torch and the rest
@@ -241,7 +242,7 @@ def _open_folder(folder: Path, files, tokenizer, test, profile: Profile, names) 
     vocabulary = Path(tokenizer) / "tokenizer.json"
     inputs = [hash_path(Path(file)) for file in files] + [asdict(problem) for problem in test]
     inputs.append(hash_path(vocabulary) if vocabulary.exists() else str(tokenizer))
-    code = [hash_path(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
+    code = hash_code(Path(__file__).read_text(encoding="utf-8"))  # with all that the filters call
     key = hashlib.sha256(json.dumps([settings, inputs, code]).encode()).hexdigest()[:16]
     work = folder / f"stages-{key}"
     for other in folder.glob("stages-*"):

@@ -1,0 +1,180 @@
+"""The claims of the paper that a run can speak to: one row each, with its estimate, interval, test and verdict.
+
+`supported` and `refuted` need a test that says so after Holm's correction over its family; all else is `undecided`.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats as tests
+
+from z1lib.analysis.efficiency import iso_accuracy_interval
+from z1lib.analysis.tables import problem_table
+from z1lib.profile import Profile
+from z1lib.stats import Interval, bootstrap_means, correct_family, paired_bootstrap, paired_tests, percentile_interval
+
+COLUMNS = ["claim", "estimand", "problem_set", "n", "seeds", "estimate", "low", "high", "test", "verdict"]
+LEVEL = 0.05  # of every test, after Holm's correction over its family
+OFTEN = 0.2  # a window that cuts fewer completions than this says little about the hint
+
+
+def make_claims(frame: pd.DataFrame, profile: Profile, sets: list[str]) -> pd.DataFrame:
+    """The claims table of a run of one training a model. A claim that the run cannot speak to has no row.
+
+    `sets`: the problem sets large enough to conclude from (`tables.main_sets`).
+    """
+    draws, seed = profile.bootstrap_draws, profile.seed
+    subject = subject_of(profile)
+    rows = []
+    for name in sets:
+        part = frame[frame.problem_set == name]
+        rows += [_scaling(part, subject, draws, seed), *_hints(part, subject[0], draws, seed)]
+        rows += [_adaptivity(part, subject[0], draws, seed)] * (part.level.nunique() > 1)
+        rows += [_efficiency(part, subject, rival, draws, seed) for rival in rivals_of(profile)]
+    rows += _transfer(frame, subject[0], profile, draws, seed)
+    return pd.DataFrame([{"seeds": 1, **row} for row in rows if row], columns=COLUMNS)
+
+
+def subject_of(profile: Profile) -> tuple[str, str]:
+    """(model, policy) that the study is about: the last of the profile's models under the shifted window."""
+    return next(pair for pair in reversed(profile.models.items()) if pair[1] == "shifted_window")
+
+
+def rivals_of(profile: Profile) -> list[tuple[str, str]]:
+    """The models under budget forcing."""
+    return [pair for pair in profile.models.items() if pair[1] == "budget_forcing"]
+
+
+def decide(estimate: float, p: float, null: float = 0.0) -> str:
+    """The verdict on "more than `null`" from an estimate and the corrected p-value of its two-sided test."""
+    return "undecided" if not p <= LEVEL else "supported" if estimate > null else "refuted"
+
+
+def decide_by_interval(interval: Interval, null: float) -> str:
+    """The verdict on "more than `null`" where the 95% interval is the test; none where every draw was alike."""
+    if interval.estimate is None or interval.is_degenerate or interval.low <= null <= interval.high:
+        return "undecided"
+    return "supported" if interval.low > null else "refuted"
+
+
+def _row(claim: str, estimand: str, part: pd.DataFrame, n: int, found: Interval, test: str, verdict: str) -> dict:
+    ends = {"estimate": found.estimate, "low": found.low, "high": found.high}
+    where = {"problem_set": part.problem_set.iloc[0], "n": n}
+    return {"claim": claim, "estimand": estimand, **where, **ends, "test": test, "verdict": verdict}
+
+
+def _test_name(frame: pd.DataFrame, p: float) -> str:
+    name = "McNemar" if frame["sample"].nunique() == 1 else "paired bootstrap"
+    return f"{name}, Holm: {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}"
+
+
+def _scaling(part: pd.DataFrame, subject: tuple[str, str], draws: int, seed: int) -> dict | None:
+    correct = problem_table(part, *subject, "correct")
+    if correct.shape[1] < 2:
+        return None
+    first, last = correct.columns[0], correct.columns[-1]
+    gain, [p] = (
+        paired_bootstrap(correct[last], correct[first], draws, seed),
+        paired_tests([(correct[last], correct[first])]),
+    )
+    estimand = f"accuracy at a window of {last} minus at {first}"
+    return _row(
+        "a larger window buys accuracy",
+        estimand,
+        part,
+        len(correct),
+        gain,
+        _test_name(part, p),
+        decide(gain.estimate, p),
+    )
+
+
+def _hints(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[dict]:
+    """The hint against cutting at the same place, and against spending the same tokens: means over the windows."""
+    controls = {"truncation": "cutting at the same place", "truncation_matched": "spending the same tokens"}
+    windowed = problem_table(part, model, "shifted_window", "correct")
+    overran = problem_table(part, model, "shifted_window", "overran").mean()
+    often = list(overran.index[overran > OFTEN])
+    for control, words in controls.items() if often else ():
+        cut = problem_table(part, model, control, "correct").loc[windowed.index]
+        gain = paired_bootstrap(windowed[often].mean(axis=1), cut[often].mean(axis=1), draws, seed)
+        estimand = f"accuracy with it minus without, mean of windows {often[0]} to {often[-1]}"
+        verdict = decide_by_interval(gain, 0.0)
+        yield _row(f"the hint helps against {words}", estimand, part, len(cut), gain, "paired bootstrap", verdict)
+
+
+def _adaptivity(part: pd.DataFrame, model: str, draws: int, seed: int) -> dict:
+    """The two levels hold different problems, so each is drawn by itself."""
+    rows = part[(part.model == model) & (part.policy == "unbounded")]
+    ends = [
+        rows[rows.level == level].groupby("problem_id").thinking_tokens.mean()
+        for level in (rows.level.min(), rows.level.max())
+    ]
+    low, high = (bootstrap_means(values.to_numpy()[:, None], draws, seed + i)[:, 0] for i, values in enumerate(ends))
+    ratio = percentile_interval(ends[1].mean() / ends[0].mean(), high / low)
+    estimand = f"thinking tokens at level {rows.level.max()} over level {rows.level.min()}, no window"
+    n = sum(map(len, ends))
+    return _row("thinking grows with complexity", estimand, part, n, ratio, "bootstrap", decide_by_interval(ratio, 1.0))
+
+
+def _efficiency(part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, str], draws: int, seed: int) -> dict:
+    accuracy, ratio, n = iso_accuracy_interval(part, subject, rival, draws, seed)
+    estimand = f"thinking tokens of {subject[0]} over {rival[0]} at accuracy {accuracy:.2f}"
+    fewer = {"supported": "refuted", "refuted": "supported"}  # the claim is "less than 1"
+    verdict = decide_by_interval(ratio, 1.0)
+    claim = "the same accuracy for fewer tokens"
+    return _row(claim, estimand, part, n, ratio, "paired bootstrap", fewer.get(verdict, verdict))
+
+
+def _transfer(frame: pd.DataFrame, model: str, profile: Profile, draws: int, seed: int) -> list[dict]:
+    """Tuned minus base on what is not of the family trained on, left alone; one family of tests."""
+    trained = profile.train_source.split("_")[0]
+    sets = [name for name in profile.test_problems if not name.startswith(trained)]
+    if "base" not in profile.models or model == "base":
+        return []
+    parts = [frame[frame.problem_set == name] for name in sets]
+    pairs = []
+    for part in parts:
+        tuned, base = (problem_table(part, who, "unbounded", "correct").iloc[:, 0] for who in (model, "base"))
+        shared = tuned.index.intersection(base.index)
+        pairs.append((tuned[shared], base[shared]))
+    rows = []
+    for part, pair, p in zip(parts, pairs, paired_tests(pairs, draws, seed)):
+        gain = paired_bootstrap(*pair, draws, seed)
+        verdict = decide(gain.estimate, p)
+        rows.append(
+            _row(
+                "code teaches more than code",
+                "accuracy of tuned minus base, no window",
+                part,
+                len(pair[0]),
+                gain,
+                _test_name(part, p),
+                verdict,
+            )
+        )
+    return rows
+
+
+def claims_of_subsets(by_seed: dict[str, list[float]], problem_set: str, n: int, first: str) -> pd.DataFrame:
+    """The paper's Table 2 at our scale: does `first` teach more than each other subset? t over trainings, Holm.
+
+    `by_seed`: subset -> the accuracy of each of its trainings. Intervals over problems alone say nothing about a
+    recipe, so the trainings are the sample; their spread is pooled over the two that are compared.
+    """
+    others = [name for name in by_seed if name != first]
+    results = [tests.ttest_ind(by_seed[first], by_seed[name]) for name in others]
+    corrected = correct_family([float(result.pvalue) for result in results])
+    rows = []
+    for name, result, p in zip(others, results, corrected):
+        gain, ends = float(np.mean(by_seed[first]) - np.mean(by_seed[name])), result.confidence_interval()
+        row = {
+            "claim": f"{first} trajectories teach more than {name}",
+            "estimand": "accuracy at the widest window, difference",
+        }
+        row |= {"problem_set": problem_set, "n": n, "seeds": len(by_seed[name]), "estimate": gain, "low": ends.low}
+        rows.append(
+            row | {"high": ends.high, "test": f"t over trainings, Holm: p = {p:.3f}", "verdict": decide(gain, p)}
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
