@@ -72,16 +72,16 @@ $(RUN)/report.html: $(wildcard z1lib/pages/*.py) $(STAGES:%=$(RUN)/%.ipynb)
 $(RUN)/%.ipynb: notebooks/%.ipynb | own
 	@$(BIN)/python -m z1lib.study run $* $(PROFILE)
 
-verify: $(READY) ## hold runs/PROFILE/summary.csv against the committed one
-	$(BIN)/python -m z1lib.pages.verify $(RUN)/summary.csv figures/$(PROFILE)/summary.csv
+verify: own ## do the committed results of PROFILE follow from its completions, and does your run agree with them?
+	@$(BIN)/python -m z1lib.pages.verify $(RUN) figures/$(PROFILE)
 
 ABLATION ?= mini_ablation
 ablation: $(READY) ## train on subsets of the data (the paper's Table 2) one after the other, and compare them
 	$(MAKE) --no-print-directory PROFILE=$(ABLATION) runs/$(ABLATION)/03_windowed_inference.ipynb
 	$(BIN)/python -m z1lib.analysis.subsets runs/$(ABLATION)
 
-publish: $(READY) ## copy summary, provenance and small artifacts of a run beside its figures
-	$(BIN)/python -m z1lib.pages.publish $(RUN) figures/$(PROFILE)
+publish: own ## put the results of a run into figures/PROFILE, and make every generated text anew
+	@$(BIN)/python -m z1lib.pages.publish $(RUN) figures/$(PROFILE)
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) ## the tests, in at most 10 minutes
@@ -109,7 +109,7 @@ bench: ## one pass against two, sweep, graders, bootstrap, curation, fine-tuning
 	$(BIN)/python benchmarks/curation.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/sft.py
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/speeds.py
 
 lint: $(READY) ## ruff, and notebooks without outputs
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What the README says runs as it says."""
+"""What the README and the pages of docs/ say runs as they say."""
 
 import re
 import subprocess
@@ -18,7 +18,8 @@ TARGETS = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), fl
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.M | re.S)
+    text = TEXT + (ROOT / "docs/EXTENDING.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
 def test_every_python_block_runs_as_written_one_after_the_other(tmp_path, tiny_model, monkeypatch):
@@ -57,7 +58,8 @@ def test_every_target_is_one_that_make_knows(target):
     assert run.returncode == 0, run.stderr
 
 
-TEXTS = {"README.md": TEXT} | {
+PAGES = {name.name: name.read_text() for name in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+TEXTS = PAGES | {
     path.name: "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
 }
@@ -103,13 +105,13 @@ def test_every_command_in_the_texts_is_one_that_is_there(name, command):
 
 def test_the_speeds_are_those_of_the_benchmarks_files(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import readme
+    import speeds
 
-    [(head, end)] = readme.BLOCK.findall(TEXT)
-    assert readme.BLOCK.search(TEXT)[0] == head + readme.write_speeds() + end
+    assert f"generated -->\n{speeds.write_speeds()}<!-- end" in (ROOT / "docs/SPEEDS.md").read_text()
 
 
 def test_what_the_text_says_of_training_on_a_gpu_is_what_was_measured():
+    text = (ROOT / "docs/GPU.md").read_text()
     table = pd.read_csv(ROOT / "benchmarks" / "gpu_training.csv")
     table = table[table.attention == "by_example"].assign(device=table.device.str.split().str[1])
     big = table[table.device == "H200"]
@@ -119,8 +121,8 @@ def test_what_the_text_says_of_training_on_a_gpu_is_what_was_measured():
         (allocated, "of the peak that four trainings allocated"),
         (reserved, "of what PyTorch reserved"),
     ):
-        assert f"{shares.min():.2f} to {shares.max():.2f} {what}" in " ".join(TEXT.split())
-    states = {line.split("`")[1]: line for line in TEXT.splitlines() if line.startswith("| `")}
+        assert f"{shares.min():.2f} to {shares.max():.2f} {what}" in " ".join(text.split())
+    states = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     table = table.set_index(["profile", "model", "device"])
     for name, device in (("single_gpu", "H100"), ("paper", "H200")):
         row = table.loc[(name, "7B", device)]
@@ -128,6 +130,14 @@ def test_what_the_text_says_of_training_on_a_gpu_is_what_was_measured():
     assert f"{table.loc[('colab', '1.5B', 'H200'), 'peak GiB']:.1f} GiB at the longest batch" in states["colab"]
 
 
-def test_every_file_the_text_links_to_is_there():
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
+def test_every_file_a_text_links_to_is_there(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_readme_is_short_and_shows_one_figure_and_one_table_of_results():
+    assert len(TEXT.split()) <= 1600
+    results = TEXT.split("<!-- results: generated -->")[1].split("<!-- end of results -->")[0]
+    assert results.count("![") == 1
+    assert len(re.findall(r"^\|:?-", results, flags=re.M)) == 1

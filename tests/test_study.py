@@ -6,16 +6,13 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 
-from z1lib.analysis.tables import SUMMARY
 from z1lib.files import hash_path
 from z1lib.hardware import MissingHardware, check_hardware
 from z1lib.models import ModelUnavailable, fingerprint, save_base_model
-from z1lib.pages import publish, verify
 from z1lib.profile import load_profile
 from z1lib.provenance import commit
 from z1lib.study import MissingArtifact, Study
@@ -116,49 +113,6 @@ def test_the_fingerprint_is_of_the_weights(tmp_path, tiny_model):
     assert fingerprint(tiny_model) == fingerprint(same) != fingerprint(other)
 
 
-def summary(accuracy: float = 0.5, tokens: float = 50, window: int = 16) -> pd.DataFrame:
-    values = ["z1", "shifted_window", window, "tracing", "all", 175, accuracy, accuracy - 0.07, accuracy + 0.07]
-    return pd.DataFrame([[*values, tokens, tokens + 20, 0.4]], columns=SUMMARY)
-
-
-def test_verification_passes_within_the_tolerance_and_names_what_moved():
-    assert verify.compare(summary(0.58, 58), summary()) == []
-    [line] = verify.compare(summary(0.65), summary())
-    assert line == "z1, shifted_window 16, tracing: accuracy 0.65, committed 0.50"
-    assert "overrun rate 0.90" in verify.compare(summary().assign(overrun_rate=0.9), summary())[0]
-    level = summary().assign(level=1, n=35, accuracy_low=0.3, accuracy_high=0.7)
-    assert verify.compare(level.assign(accuracy=0.65, thinking_tokens=200), level) == []
-    assert "tracing level 1: accuracy 0.20" in verify.compare(level.assign(accuracy=0.2), level)[0]
-    thinking, total = verify.compare(summary(tokens=65), summary())
-    assert "thinking tokens 65.00, committed 50.00" in thinking
-    assert "total tokens 85.00, committed 70.00" in total
-    assert len(verify.compare(summary(window=8), summary())) == 2
-    few = summary().assign(n=16, accuracy_low=0.25, accuracy_high=0.75)
-    assert verify.compare(few.assign(accuracy=0.7, thinking_tokens=200), few) == []  # too small for averages
-    assert len(verify.compare(few.assign(accuracy=0.0), few)) == 1
-    assert verify.compare(summary().assign(n=174), summary()) == [
-        "z1, shifted_window 16, tracing: 174 completions, committed 175"
-    ]
-    assert "thinking tokens nan" in verify.compare(summary().assign(thinking_tokens=float("nan")), summary())[0]
-
-
-def test_verifying_without_a_summary_says_what_to_do(tmp_path, capsys):
-    assert verify.main(str(tmp_path / "none.csv"), str(tmp_path / "none.csv")) == 2
-    assert "make reproduce" in capsys.readouterr().out
-
-
-def test_publishing_twice_gives_the_same_bytes(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("summary.csv", "provenance.json", "problems.jsonl", "completions.jsonl", "grades.jsonl"):
-        (run / name).write_text(name)
-    publish.publish(run, tmp_path / "a")
-    publish.publish(run, tmp_path / "b")
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 5
-    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
-
-
 def test_conda_and_pip_have_the_same_pins():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     [pip] = [entry["pip"] for entry in conda if isinstance(entry, dict)]
@@ -169,13 +123,6 @@ def test_conda_and_pip_have_the_same_pins():
     assert project["requires-python"] == ">=3.11,<3.14"
     pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     assert all("==" in pin for pin in pins if not pin.startswith("z1lib["))
-
-
-@pytest.mark.skipif(not (ROOT / "figures/mini/summary.csv").exists(), reason="no mini run is published yet")
-def test_the_readme_states_the_published_results_and_nothing_else():
-    [found] = publish.README_BLOCK.findall((ROOT / "README.md").read_text())
-    block = publish.README_BLOCK.search((ROOT / "README.md").read_text())[0]
-    assert block == found[0] + publish.write_results(Path("figures/mini")) + found[1]
 
 
 def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, monkeypatch):

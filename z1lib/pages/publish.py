@@ -1,6 +1,7 @@
-"""`make publish`: put a run's summary, provenance and small artifacts beside its figures, its results in the README.
+"""`make publish`: a run's results into `figures/<profile>/`, and every generated text of the repository, from there.
 
-The artifacts let a reader open notebooks 03 and 04 without having trained anything.
+The committed artifacts let a reader open notebooks 03 and 04 without having trained anything, and `make verify` makes
+everything else anew from them. `RESULTS.md` holds what was found, tables first; the README one figure and one table.
 """
 
 import gzip
@@ -12,88 +13,161 @@ from pathlib import Path
 
 import pandas as pd
 
-from z1lib.analysis import efficiency, findings, subsets, tables
+import z1lib
+from z1lib.analysis import claims, findings, tables
 from z1lib.files import read_jsonl
 from z1lib.profile import load_profile
+from z1lib.provenance import hash_notebook
 from z1lib.records import ARTIFACTS
+from z1lib.study import NOTEBOOKS, STAGES
 
 MOST_BYTES = 5_000_000
-README_BLOCK = re.compile(r"(<!-- results: written by `make publish` -->\n).*(<!-- end of results -->)", re.S)
+FIGURES = Path("figures")
+TABLES = ("summary.csv", "claims.csv", "subsets.csv")
+SUBSETS = ["subset", "seeds", "examples", "train_tokens", "mean_trajectory_tokens", "accuracy", "thinking_tokens"]
+HEADLINE = "mini"  # the profile whose figure and claims the README shows
+PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the same in every profile
 
 
-def publish(run: Path, figures: Path) -> None:
-    """Copy summary.csv and provenance.json, pack the artifacts. Raises SystemExit if they are too large for git."""
-    artifacts = figures / "artifacts"
-    artifacts.mkdir(parents=True, exist_ok=True)
-    for name in ("summary.csv", "provenance.json"):
-        shutil.copy(run / name, figures / name)
-    for name in ARTIFACTS:
-        # Without a time inside, the same rows give the same bytes.
-        packed = gzip.compress((run / f"{name}.jsonl").read_bytes(), mtime=0)
-        (artifacts / f"{name}.jsonl.gz").write_bytes(packed)
-    size = sum(file.stat().st_size for file in artifacts.iterdir())
+def publish(run: Path, folder: Path) -> None:
+    """Copy a run's tables, pictures and provenance, and pack its artifacts, in the place of what is there.
+
+    Raises SystemExit if the artifacts are too large for git.
+    """
+    packed = {name: gzip.compress((run / f"{name}.jsonl").read_bytes(), mtime=0) for name in ARTIFACTS}
+    size = sum(map(len, packed.values()))
     if size > MOST_BYTES:
-        raise SystemExit(f"{artifacts} holds {size:,} bytes, more than the {MOST_BYTES:,} that git should carry")
-    print(f"{figures}: summary, provenance and {size:,} bytes of artifacts")
+        raise SystemExit(f"{run}: {size:,} bytes of artifacts, more than the {MOST_BYTES:,} that git should carry")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "artifacts").mkdir(parents=True)
+    for name, data in packed.items():
+        (folder / f"artifacts/{name}.jsonl.gz").write_bytes(data)
+    pictures = [file for file in (run / "figures").glob("*.png") if not skipped(file.name, folder.name)]
+    for file in [*pictures, *(run / name for name in (*TABLES, "provenance.json"))]:
+        if file.exists():
+            shutil.copy(file, folder)
+    print(f"{folder}: {len(pictures)} pictures and {size:,} bytes of artifacts")
 
 
-def write_results(figures: Path) -> str:
-    """The README's results as Markdown, every number from the published files."""
-    rows = [read_jsonl(figures / f"artifacts/{name}.jsonl.gz", cls) for name, cls in ARTIFACTS.items()]
-    summary = pd.read_csv(figures / "summary.csv", dtype={"level": str})
-    notes = json.loads((figures / "provenance.json").read_text())
-    profile = load_profile(notes["profile"])
-    frame, draws, seed = tables.join(*rows), profile.bootstrap_draws, profile.seed
-    tracing = frame[frame.problem_set == "tracing"]
-    pair, rival = ("z1", "shifted_window"), ("r1", "budget_forcing")
-    ratio = efficiency.iso_accuracy_interval(tracing, pair, rival, draws, seed)
-    transfer = [name for name in profile.test_problems if not name.startswith("tracing")]
-    sentences = [
-        findings.say_curves(frame, summary, *pair, ["tracing"], draws, seed),
-        findings.say_hint(frame, "z1", "tracing", draws, seed),
-        findings.say_levels(frame, "z1", draws, seed),
-        findings.say_overthinking(tracing, [pair, rival], draws, seed),
-        findings.say_ratio(*ratio, "z1", "r1") + " The rival is ours, not R1-Distill.",
-        findings.say_transfer(frame, "z1", transfer, draws, seed),
-    ]
-    ran = _provenance(notes, figures, "accuracy_by_thinking")
-    ran += (
-        " Intervals are 95%: Wilson's for an accuracy, the paired bootstrap over problems for differences and ratios. "
-        "They are those of the models as trained, once each: another seed trains other models."
+def skipped(name: str, profile: str) -> bool:
+    return name.startswith(PRINTED) and profile != HEADLINE
+
+
+def read_frame(folder: Path) -> pd.DataFrame:
+    """The frame of the committed artifacts (`tables.join`)."""
+    rows = [read_jsonl(folder / f"artifacts/{name}.jsonl.gz", cls) for name, cls in ARTIFACTS.items()]
+    return tables.join(*rows)
+
+
+def write_texts(figures: Path = FIGURES) -> None:
+    """Make every generated text anew from what is committed: RESULTS.md of each profile, README, CONTRIBUTING."""
+    for folder in sorted(file.parent for file in figures.glob("*/provenance.json")):
+        (folder / "RESULTS.md").write_text(write_results(folder), encoding="utf-8")
+    plan = f"```\n{z1lib.__doc__}```\n"
+    fill(Path("README.md"), "results", write_headline(figures / HEADLINE))
+    fill(Path("README.md"), "plan", plan)
+    fill(Path("CONTRIBUTING.md"), "plan", plan)
+
+
+def fill(file: Path, name: str, text: str) -> None:
+    """Put `text` between the marks of a generated block. Raises ValueError if the file has no such block."""
+    block = re.compile(rf"(<!-- {name}: generated -->\n).*?(<!-- end of {name} -->)", re.S)
+    found, count = block.subn(lambda match: match[1] + text + match[2], file.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{file} has {count} blocks named {name!r}, there should be one")
+    file.write_text(found, encoding="utf-8")
+
+
+def write_headline(folder: Path) -> str:
+    """The README's results: one figure and one table of claims."""
+    notes = json.loads((folder / "provenance.json").read_text())
+    return (
+        f"![accuracy against all tokens]({(folder / 'accuracy_by_total.png').as_posix()})\n\n"
+        f"{show_claims(folder, columns=())}\n\n{say_provenance(notes)}\n"
     )
-    ablated = _ablation(figures.parent / f"{notes['profile']}_ablation")
-    return "\n\n".join([ran, *sentences, *ablated]) + "\n"
 
 
-def _ablation(figures: Path) -> list[str]:
-    """What `make ablation` found, once it has been run."""
-    if not (figures / "subsets.csv").exists():
-        return []
-    notes = json.loads((figures / "provenance.json").read_text())
+def write_results(folder: Path) -> str:
+    """RESULTS.md of a profile: claims, tables, then sentences, every number from the committed files."""
+    notes = json.loads((folder / "provenance.json").read_text())
+    parts = [f"# Results of profile `{notes['profile']}`", say_provenance(notes), say_code(notes)]
+    parts += ["## Claims", show_claims(folder), *(f"![{file.stem}]({file.name})" for file in headline_figures(folder))]
+    if (folder / "subsets.csv").exists():
+        subsets = pd.read_csv(folder / "subsets.csv")[SUBSETS]
+        parts += ["## Subsets of the data", subsets.to_markdown(index=False, floatfmt=".2f")]
+    summary = pd.read_csv(folder / "summary.csv", dtype={"level": str})
+    for name in tables.main_sets(summary):
+        parts += [f"## Accuracy by window, `{name}`", show_accuracy(summary, name)]
+    if (folder / "artifacts").is_dir():
+        parts += ["## In words", *say_findings(read_frame(folder), notes["profile"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def headline_figures(folder: Path) -> list[Path]:
+    names = ("accuracy_by_total", "accuracy_by_subset")
+    return [folder / f"{name}.png" for name in names if (folder / f"{name}.png").exists()]
+
+
+def show_claims(folder: Path, columns: tuple[str, ...] = ("test",)) -> str:
+    """claims.csv as Markdown, the estimate with its interval; with these columns beside the others."""
+    table = pd.read_csv(folder / "claims.csv")
+    interval = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
+    table["estimate, 95% interval"] = [text.replace("inf", "not reached") for text in interval]
+    table["n, seeds"] = [f"{row.n}, {row.seeds}" for row in table.itertuples()]
+    shown = ["claim", "estimand", "problem_set", "n, seeds", "estimate, 95% interval", *columns, "verdict"]
+    return table[shown].to_markdown(index=False)
+
+
+def show_accuracy(summary: pd.DataFrame, problem_set: str) -> str:
+    """Accuracy with its interval by policy and window, on a whole set."""
+    rows = summary[(summary.level == "all") & (summary.problem_set == problem_set)]
+    shown = [f"{row.accuracy:.2f} [{row.accuracy_low:.2f}, {row.accuracy_high:.2f}]" for row in rows.itertuples()]
+    wide = rows.assign(shown=shown).pivot(index=["model", "policy", "n"], columns="window", values="shown").fillna("")
+    return wide.reset_index().to_markdown(index=False)
+
+
+def say_findings(frame: pd.DataFrame, name: str) -> list[str]:
+    """The sentences that need every completion."""
+    profile = load_profile(name)
+    draws, seed = profile.bootstrap_draws, profile.seed
+    subject = claims.subject_of(profile)
+    main = frame[frame.problem_set == tables.main_sets(tables.summarise(frame))[0]]
     return [
-        "The length of what is learned from (the paper's Table 2), at equal tokens: short ones are more examples.",
-        _provenance(notes, figures, "accuracy_by_subset"),
-        subsets.say_subsets(pd.read_csv(figures / "subsets.csv")),
+        findings.say_levels(frame, subject[0], draws, seed),
+        findings.say_overthinking(main, [subject, *claims.rivals_of(profile)], draws, seed),
+        findings.say_before(main, subject[0]),
     ]
 
 
-def _provenance(notes: dict, figures: Path, figure: str) -> str:
+def say_provenance(notes: dict) -> str:
     stages = notes["stages"]
     times = ", ".join(f"{name} {stage['seconds'] / 60:.1f} min" for name, stage in stages.items())
     peak = max(stage["peak_memory_gib"] for stage in stages.values())
-    where = stages["02_sft"]["hardware"]
-    hardware = f"{where['processor']}, {where['cores']} cores"
+    last = stages["03_windowed_inference"]
+    hardware = f"{last['hardware']['processor']}, {last['hardware']['cores']} cores"
     return (
-        f"![{figure.replace('_', ' ')}]({figures.as_posix()}/{figure}.png)\n\n"
-        f"Profile `{notes['profile']}`, commit `{stages['03_windowed_inference']['commit']}`, seed {notes['seed']}, "
-        f"{hardware}: {times}; peak memory {peak:.1f} GiB."
+        f"Profile `{notes['profile']}`, commit `{last['commit']}`, seed {notes['seed']}, {hardware}: {times}; peak "
+        f"memory {peak:.1f} GiB. Intervals are 95%, over problems unless the test says otherwise: those of the models "
+        "as trained. Another training of the same recipe gives other models: see `docs/TRIALS.md`."
     )
 
 
+def say_code(notes: dict) -> str:
+    """Whether the code that made each stage is still today's; what was made before it was hashed is not."""
+    made = {name: stage.get("code") for name, stage in notes["stages"].items()}
+    other = [name for name in STAGES if name in made and made[name] != hash_notebook(NOTEBOOKS / f"{name}.ipynb")]
+    if not other:
+        return "**Made by the code that is here today.**"
+    return f"**Made by other code than today's:** that of {', '.join(other)} has changed since."
+
+
+def main(run: Path, folder: Path) -> None:
+    if run.exists():
+        publish(run, folder)
+    else:
+        print(f"{run} is not there: only the texts are made anew")
+    write_texts()
+
+
 if __name__ == "__main__":
-    run_folder, figures_folder = map(Path, sys.argv[1:])
-    publish(run_folder, figures_folder)
-    if run_folder.name == "mini":
-        readme = Path("README.md")
-        results = write_results(figures_folder)
-        readme.write_text(README_BLOCK.sub(lambda found: found[1] + results + found[2], readme.read_text()))
+    main(*map(Path, sys.argv[1:]))

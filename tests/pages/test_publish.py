@@ -1,0 +1,97 @@
+"""What is published follows from the run, what is written follows from what is published, and the texts are today's."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from z1lib.files import write_jsonl
+from z1lib.pages import publish
+from z1lib.study import NOTEBOOKS
+
+ROOT = Path(__file__).parent.parent.parent
+COMMITTED = sorted(file.parent for file in ROOT.glob("figures/*/provenance.json"))
+
+
+def make_run(folder: Path) -> Path:
+    (folder / "figures").mkdir(parents=True)
+    for name in ("summary.csv", "claims.csv", "provenance.json", "figures/a.png", "figures/printed_b.png"):
+        (folder / name).write_text(name)
+    for name in publish.ARTIFACTS:
+        write_jsonl(folder / f"{name}.jsonl", [])
+    return folder
+
+
+def test_publishing_twice_gives_the_same_bytes_and_leaves_nothing_of_before(tmp_path):
+    run = make_run(tmp_path / "run")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old.pdf").touch()
+        publish.publish(run, tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert [str(file) for file in files] == [
+        "a.png",
+        *(f"artifacts/{name}.jsonl.gz" for name in ("completions", "grades", "problems")),
+        "claims.csv",
+        "provenance.json",
+        "summary.csv",
+    ]
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_artifacts_too_large_for_git_are_refused_and_what_was_published_stays(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    publish.publish(run, tmp_path / "a")
+    monkeypatch.setattr(publish, "MOST_BYTES", 10)
+    with pytest.raises(SystemExit, match="more than the 10 that git should carry"):
+        publish.publish(run, tmp_path / "a")
+    assert (tmp_path / "a/summary.csv").exists()
+
+
+def test_a_text_without_the_block_is_named(tmp_path):
+    (tmp_path / "page.md").write_text("<!-- a: generated -->\nold\n<!-- end of a -->\n")
+    publish.fill(tmp_path / "page.md", "a", "new\n")
+    assert (tmp_path / "page.md").read_text() == "<!-- a: generated -->\nnew\n<!-- end of a -->\n"
+    with pytest.raises(ValueError, match="page.md has 0 blocks named 'b'"):
+        publish.fill(tmp_path / "page.md", "b", "new")
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_the_committed_results_are_what_is_written_today(folder):
+    """Also whether their code is still today's: after an edit `make publish` writes the sentence anew."""
+    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == publish.write_results(folder)
+
+
+def test_the_readme_and_contributing_hold_what_is_generated():
+    headline = publish.write_headline(Path("figures") / publish.HEADLINE)
+    assert f"<!-- results: generated -->\n{headline}<!-- end of results -->" in (ROOT / "README.md").read_text()
+    plan = f"```\n{publish.z1lib.__doc__}```\n"
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert f"<!-- plan: generated -->\n{plan}<!-- end of plan -->" in (ROOT / name).read_text()
+
+
+def test_what_is_committed_is_little_and_nothing_twice():
+    files = [file for file in (ROOT / "figures").rglob("*") if file.is_file()]
+    kept = [file for file in files if file.relative_to(ROOT / "figures").parts[0] in {f.name for f in COMMITTED}]
+    assert len(kept) <= 50
+    assert {file.suffix for file in kept} <= {".png", ".csv", ".md", ".json", ".gz"}
+    printed = [file.name for file in kept if file.name.startswith(publish.PRINTED)]
+    assert len(printed) == len(set(printed))
+
+
+def test_the_code_of_a_stage_is_todays_until_something_that_runs_changes():
+    today = {"01_curation": {"code": publish.hash_notebook(NOTEBOOKS / "01_curation.ipynb")}}
+    assert publish.say_code({"stages": today}) == "**Made by the code that is here today.**"
+    other = {**today, "02_sft": {"code": "0"}, "03_windowed_inference": {}}
+    assert "that of 02_sft, 03_windowed_inference has changed since" in publish.say_code({"stages": other})
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_every_claim_has_its_columns_and_one_of_three_verdicts(folder):
+    table = pd.read_csv(folder / "claims.csv")
+    wanted = "claim estimand problem_set n seeds estimate low high test verdict"
+    assert list(table) == wanted.split()
+    assert set(table.verdict) <= {"supported", "refuted", "undecided"}
+    assert ((table.low <= table.estimate) & (table.estimate <= table.high)).all()
+    assert json.loads((folder / "provenance.json").read_text())["profile"] == folder.name
