@@ -8,7 +8,7 @@ import pytest
 from tests.grading.test_grading import completion
 from z1lib.analysis import findings, tables
 from z1lib.records import Grade, Problem
-from z1lib.stats import BadAnalysis, Interval
+from z1lib.stats import BadAnalysis
 
 
 def row(
@@ -69,44 +69,6 @@ def test_the_first_right_answer_is_that_of_the_smallest_window():
     table = tables.first_correct(frame_of(rows, {("a", 16), ("a", 64), ("b", 8)}), "z1", "shifted_window")
     assert table.problem_id.tolist() == ["a"]  # b is not solved at the largest window
     assert table[["first", "full"]].to_numpy().tolist() == [[16, 30]]
-
-
-def test_the_hint_is_compared_with_its_control_problem_by_problem():
-    rows = [row(p, 4, 4, overran=True) for p in "ab"] + [row(p, 4, 4, "truncation", overran=True) for p in "ab"]
-    grades = [Grade(r.problem_id, r.policy == "shifted_window", "1", "r", None, r.key) for r in rows]
-    gains = tables.hint_gain(tables.join(PROBLEMS, rows, grades), "z1", "truncation", 100, 0)
-    assert gains[["window", "overran"]].to_numpy().tolist() == [[4, 1]]
-    assert gains.gain[0] == Interval(1, 1, 1)
-    assert gains.p[0] == 0.5  # two problems show nothing
-
-
-def test_the_sentences_follow_the_data():
-    names = [str(i) for i in range(20)]
-    problems = [Problem(name, "q" + name, "text", "1", 1, "tracing") for name in names]
-    for right, words in ((set(), "does not clearly rise"), ({8}, "rises with the window"), ({4}, "falls with")):
-        rows = [row(name, window, window) for name in names for window in (4, 8)]
-        grades = [Grade(r.problem_id, r.window in right, "1", "r", None, r.key) for r in rows]
-        frame = tables.join(problems, rows, grades)
-        summary = tables.summarise(frame)
-        assert words in findings.say_curves(frame, summary, "z1", "shifted_window", ["tracing"], 100, 0)
-    ratios = {
-        "fewer thinking tokens": (0, 0.6),  # 0: draws that the rival does not reach
-        "more thinking tokens": (1.4, float("inf")),
-        "neither is shown": (0.8, 1.1),
-        "nothing is shown": (0.5, 0.5),
-    }
-    for words, ends in ratios.items():
-        assert words in findings.say_ratio(0.7, Interval(0.5, *ends), 40, "z1", "r1")
-
-
-def test_curves_on_several_sets_are_one_family_of_tests():
-    names = [f"{source}{i}" for source in "ab" for i in range(8)]
-    problems = [Problem(name, "q" + name, "text", "1", 1, name[0]) for name in names]
-    rows = [row(name, window, window) for name in names for window in (4, 8)]
-    grades = [Grade(r.problem_id, r.window == 8 and r.problem_id < "b7", "1", "r", None, r.key) for r in rows]
-    frame = tables.join(problems, rows, grades)
-    text = findings.say_curves(frame, tables.summarise(frame), "z1", "shifted_window", ["a", "b"], 100, 0)
-    assert "p = 0.016" in text  # 2 * 0.5^8 = 0.0078 and 2 * 0.5^7 = 0.0156, the first times two
 
 
 def sampled(problem: str, sample: int, **changes):
@@ -242,9 +204,6 @@ def test_an_oracle_takes_the_first_right_window_and_the_smallest_where_none_is()
 
 
 def test_windows_and_problems_that_do_not_match_are_named():
-    rows = [row(p, w, w) for p in "ab" for w in (4, 8)] + [row(p, 4, 4, "truncation") for p in "ab"]
-    with pytest.raises(BadAnalysis, match="truncation have other windows or problems"):
-        tables.hint_gain(frame_of(rows, set()), "z1", "truncation", 50, 0)
     with pytest.raises(BadAnalysis, match="window 8 lacks 1 problems"):
         tables.first_correct(frame_of([row("a", 4, 4), row("a", 8, 8), row("b", 4, 4)], set()), "z1", "shifted_window")
 

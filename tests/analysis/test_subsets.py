@@ -68,17 +68,18 @@ def make_frame(accuracy: dict[str, float], problems: int = 40) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_differences_are_paired_and_the_verdict_follows_the_interval():
+def test_every_subset_has_its_accuracy_over_problems_and_trainings():
     table = subsets.compare_subsets(make_frame({"longest": 0.8, "random": 0.3, "full": 0.8}), POOL, PROFILE)
     assert table.accuracy.tolist() == pytest.approx([0.8, 0.3, 0.8])
-    assert table.minus_first.tolist() == pytest.approx([0, -0.5, 0])
-    assert table.minus_first_high[1] < 0 == table.minus_first_low[2] == table.minus_first_high[2]
     assert table.train_tokens[0] == tokens(training_runs(POOL, PROFILE)["longest-0"][0])
     assert table.benchmark.tolist() == ["toy"] * 3
-    said = subsets.say_subsets(table)
-    assert "`longest`: 0.80 [" in said
-    assert "minus `longest` -0.50 [" in said
-    assert said.count("worse") == said.count("not shown to differ") == 1
+
+
+def test_a_claim_about_subsets_is_tested_over_trainings_and_compares_with_the_first():
+    table = subsets.make_claims(make_frame({"longest": 0.8, "random": 0.3, "full": 0.8}), PROFILE)
+    assert table.claim.tolist() == [f"longest trajectories teach more than {name}" for name in ("random", "full")]
+    assert table.estimate.tolist() == pytest.approx([0.5, 0])
+    assert table.seeds.tolist() == [2, 2]
 
 
 @pytest.mark.slow

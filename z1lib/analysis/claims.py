@@ -12,7 +12,15 @@ from scipy import stats as tests
 from z1lib.analysis.efficiency import iso_accuracy_interval
 from z1lib.analysis.tables import problem_table
 from z1lib.profile import Profile
-from z1lib.stats import Interval, bootstrap_means, correct_family, paired_bootstrap, paired_tests, percentile_interval
+from z1lib.stats import (
+    BadAnalysis,
+    Interval,
+    bootstrap_means,
+    correct_family,
+    paired_bootstrap,
+    paired_tests,
+    percentile_interval,
+)
 
 COLUMNS = ["claim", "estimand", "problem_set", "n", "seeds", "estimate", "low", "high", "test", "verdict"]
 LEVEL = 0.05  # of every test, after Holm's correction over its family
@@ -22,18 +30,18 @@ OFTEN = 0.2  # a window that cuts fewer completions than this says little about 
 def make_claims(frame: pd.DataFrame, profile: Profile, sets: list[str]) -> pd.DataFrame:
     """The claims table of a run of one training a model. A claim that the run cannot speak to has no row.
 
-    `sets`: the problem sets large enough to conclude from (`tables.main_sets`).
+    `sets`: the problem sets large enough to conclude from (`tables.main_sets`). Raises BadAnalysis where policies that
+    are compared have other windows or problems.
     """
-    draws, seed = profile.bootstrap_draws, profile.seed
-    subject = subject_of(profile)
-    rows = []
-    for name in sets:
-        part = frame[frame.problem_set == name]
-        rows += [_scaling(part, subject, draws, seed), *_hints(part, subject[0], draws, seed)]
-        rows += [_adaptivity(part, subject[0], draws, seed)] * (part.level.nunique() > 1)
+    draws, seed, subject = profile.bootstrap_draws, profile.seed, subject_of(profile)
+    parts = [frame[frame.problem_set == name] for name in sets]
+    rows = _scaling(parts, subject, draws, seed)
+    for part in parts:
+        rows += _hints(part, subject[0], draws, seed)
+        rows += _adaptivity(part, subject[0], draws, seed)
         rows += [_efficiency(part, subject, rival, draws, seed) for rival in rivals_of(profile)]
     rows += _transfer(frame, subject[0], profile, draws, seed)
-    return pd.DataFrame([{"seeds": 1, **row} for row in rows if row], columns=COLUMNS)
+    return pd.DataFrame([{"seeds": 1, **row} for row in rows], columns=COLUMNS)
 
 
 def subject_of(profile: Profile) -> tuple[str, str]:
@@ -64,30 +72,25 @@ def _row(claim: str, estimand: str, part: pd.DataFrame, n: int, found: Interval,
     return {"claim": claim, "estimand": estimand, **where, **ends, "test": test, "verdict": verdict}
 
 
-def _test_name(frame: pd.DataFrame, p: float) -> str:
-    name = "McNemar" if frame["sample"].nunique() == 1 else "paired bootstrap"
-    return f"{name}, Holm: {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}"
+def _compare(claim: str, estimand: str, parts: list, pairs: list, draws: int, seed: int) -> list[dict]:
+    """Rows of a claim that one accuracy is higher than another on the same problems; the pairs are one family."""
+    rows = []
+    for part, pair, p in zip(parts, pairs, paired_tests(pairs, draws, seed)):
+        gain = paired_bootstrap(*pair, draws, seed)
+        test = "McNemar" if part["sample"].nunique() == 1 else "paired bootstrap"
+        test += f", Holm: {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}"
+        rows.append(_row(claim, estimand, part, len(pair[0]), gain, test, decide(gain.estimate, p)))
+    return rows
 
 
-def _scaling(part: pd.DataFrame, subject: tuple[str, str], draws: int, seed: int) -> dict | None:
-    correct = problem_table(part, *subject, "correct")
-    if correct.shape[1] < 2:
-        return None
-    first, last = correct.columns[0], correct.columns[-1]
-    gain, [p] = (
-        paired_bootstrap(correct[last], correct[first], draws, seed),
-        paired_tests([(correct[last], correct[first])]),
-    )
+def _scaling(parts: list[pd.DataFrame], subject: tuple[str, str], draws: int, seed: int) -> list[dict]:
+    correct = [problem_table(part, *subject, "correct") for part in parts]
+    first, last = correct[0].columns[0], correct[0].columns[-1]
+    if first == last:
+        return []
     estimand = f"accuracy at a window of {last} minus at {first}"
-    return _row(
-        "a larger window buys accuracy",
-        estimand,
-        part,
-        len(correct),
-        gain,
-        _test_name(part, p),
-        decide(gain.estimate, p),
-    )
+    pairs = [(table[last], table[first]) for table in correct]
+    return _compare("a larger window buys accuracy", estimand, parts, pairs, draws, seed)
 
 
 def _hints(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[dict]:
@@ -97,25 +100,27 @@ def _hints(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[di
     overran = problem_table(part, model, "shifted_window", "overran").mean()
     often = list(overran.index[overran > OFTEN])
     for control, words in controls.items() if often else ():
-        cut = problem_table(part, model, control, "correct").loc[windowed.index]
-        gain = paired_bootstrap(windowed[often].mean(axis=1), cut[often].mean(axis=1), draws, seed)
+        cut = problem_table(part, model, control, "correct")
+        if set(windowed) != set(cut) or set(windowed.index) != set(cut.index):
+            raise BadAnalysis(f"{model}: shifted_window and {control} have other windows or problems")
+        gain = paired_bootstrap(*(one[often].mean(axis=1) for one in (windowed, cut.loc[windowed.index])), draws, seed)
         estimand = f"accuracy with it minus without, mean of windows {often[0]} to {often[-1]}"
         verdict = decide_by_interval(gain, 0.0)
         yield _row(f"the hint helps against {words}", estimand, part, len(cut), gain, "paired bootstrap", verdict)
 
 
-def _adaptivity(part: pd.DataFrame, model: str, draws: int, seed: int) -> dict:
+def _adaptivity(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[dict]:
     """The two levels hold different problems, so each is drawn by itself."""
     rows = part[(part.model == model) & (part.policy == "unbounded")]
-    ends = [
-        rows[rows.level == level].groupby("problem_id").thinking_tokens.mean()
-        for level in (rows.level.min(), rows.level.max())
-    ]
-    low, high = (bootstrap_means(values.to_numpy()[:, None], draws, seed + i)[:, 0] for i, values in enumerate(ends))
-    ratio = percentile_interval(ends[1].mean() / ends[0].mean(), high / low)
-    estimand = f"thinking tokens at level {rows.level.max()} over level {rows.level.min()}, no window"
-    n = sum(map(len, ends))
-    return _row("thinking grows with complexity", estimand, part, n, ratio, "bootstrap", decide_by_interval(ratio, 1.0))
+    if rows.level.nunique() < 2:
+        return
+    low, high = rows.level.min(), rows.level.max()
+    ends = [rows[rows.level == level].groupby("problem_id").thinking_tokens.mean() for level in (low, high)]
+    drawn = [bootstrap_means(tokens.to_numpy()[:, None], draws, seed + i)[:, 0] for i, tokens in enumerate(ends)]
+    ratio = percentile_interval(ends[1].mean() / ends[0].mean(), drawn[1] / drawn[0])
+    estimand = f"thinking tokens at level {high} over level {low}, no window"
+    verdict, n = decide_by_interval(ratio, 1.0), sum(map(len, ends))
+    yield _row("thinking grows with complexity", estimand, part, n, ratio, "bootstrap", verdict)
 
 
 def _efficiency(part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, str], draws: int, seed: int) -> dict:
@@ -139,22 +144,8 @@ def _transfer(frame: pd.DataFrame, model: str, profile: Profile, draws: int, see
         tuned, base = (problem_table(part, who, "unbounded", "correct").iloc[:, 0] for who in (model, "base"))
         shared = tuned.index.intersection(base.index)
         pairs.append((tuned[shared], base[shared]))
-    rows = []
-    for part, pair, p in zip(parts, pairs, paired_tests(pairs, draws, seed)):
-        gain = paired_bootstrap(*pair, draws, seed)
-        verdict = decide(gain.estimate, p)
-        rows.append(
-            _row(
-                "code teaches more than code",
-                "accuracy of tuned minus base, no window",
-                part,
-                len(pair[0]),
-                gain,
-                _test_name(part, p),
-                verdict,
-            )
-        )
-    return rows
+    estimand = "accuracy of tuned minus base, no window"
+    return _compare("code teaches more than code", estimand, parts, pairs, draws, seed)
 
 
 def claims_of_subsets(by_seed: dict[str, list[float]], problem_set: str, n: int, first: str) -> pd.DataFrame:

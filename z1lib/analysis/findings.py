@@ -3,14 +3,13 @@
 import pandas as pd
 
 from z1lib import published
-from z1lib.analysis.tables import curve, first_correct, hint_gain, problem_table
+from z1lib.analysis.tables import first_correct, problem_table
 from z1lib.stats import (
     Interval,
     bootstrap_interval,
     bootstrap_means,
     mean_interval,
     paired_bootstrap,
-    paired_tests,
     percentile_interval,
     problems_needed,
 )
@@ -23,25 +22,6 @@ def verdict(gain: Interval, p: float, words: tuple[str, str, str] = ("better", "
     return words[2] if p > LEVEL else words[0] if gain.estimate > 0 else words[1]
 
 
-def say_curves(
-    frame: pd.DataFrame, summary: pd.DataFrame, model: str, policy: str, problem_sets: list[str], draws: int, seed: int
-) -> str:
-    """Does accuracy rise from the smallest window to the largest? One test a problem set, one family."""
-    ends = {name: curve(summary, model, policy, name).iloc[[0, -1]] for name in problem_sets}
-    tables = {name: problem_table(frame[frame.problem_set == name], model, policy, "correct") for name in problem_sets}
-    pairs = [(table.iloc[:, -1], table.iloc[:, 0]) for table in tables.values()]
-    lines = []
-    for (name, rows), pair, p in zip(ends.items(), pairs, paired_tests(pairs, draws, seed)):
-        gain, (low, high) = paired_bootstrap(*pair, draws, seed), rows.itertuples()
-        lines.append(
-            f"**Measured.** Under `{policy}` the accuracy of `{model}` on `{name}` "
-            f"{verdict(gain, p, ('rises', 'falls', 'does not clearly rise'))} with the window: from {_share(low)} at a "
-            f"window of {low.window} to {_share(high)} at {high.window}, a paired difference of {gain} (n = {high.n}, "
-            f"{say_p(p, _test(frame))})."
-        )
-    return "\n\n".join(lines)
-
-
 def say_p(p: float, test: str) -> str:
     return f"{'p < 0.001' if p < 0.001 else f'p = {p:.3f}'} ({test})"
 
@@ -49,27 +29,6 @@ def say_p(p: float, test: str) -> str:
 def _test(frame: pd.DataFrame) -> str:
     """The name of what `stats.paired_tests` does with one sample a problem, or with means over several."""
     return f"{'McNemar' if frame['sample'].nunique() == 1 else 'paired bootstrap'}, Holm-corrected"
-
-
-def _share(row: pd.Series) -> str:
-    return f"{row.accuracy:.2f} [{row.accuracy_low:.2f}, {row.accuracy_high:.2f}]"
-
-
-def say_hint(frame: pd.DataFrame, model: str, problem_set: str, draws: int, seed: int) -> str:
-    frame = frame[frame.problem_set == problem_set]
-    lines = []
-    for control, words in [("truncation", "cut at the window"), ("truncation_matched", "cut at the same total tokens")]:
-        gains = hint_gain(frame, model, control, draws, seed)
-        often = list(gains[gains.overran > 0.2].itertuples())
-        ahead = [row for row in often if row.gain.estimate > 0]
-        surely = sum(verdict(row.gain, row.p) == "better" for row in ahead)
-        span = ", ".join(f"{row.window}: {_signed(row.gain)}" for row in often)
-        lines.append(
-            f"* Against the trace {words}: the hint is ahead at {len(ahead)} of the {len(often)} windows that more "
-            f"than 20% overrun, at {surely} of them by more than chance ({_test(frame)}: p at most {LEVEL}): "
-            f"{span or 'none'}."
-        )
-    return "**The hint.** Accuracy with it minus accuracy of the control, paired by problem.\n" + "\n".join(lines)
 
 
 def _signed(gain: Interval) -> str:
@@ -174,40 +133,6 @@ def say_power(accuracy: float, n: int) -> str:
         f"many problems for 80% power: {shown or 'no such difference fits'}. Here are {n}. Models that agree on most "
         "problems need fewer, which is why everything above is paired."
     )
-
-
-def say_ratio(accuracy: float, ratio: Interval, n: int, model: str, rival: str) -> str:
-    """From `efficiency.iso_accuracy_interval`: who needs fewer tokens, if the interval says so."""
-    if ratio.is_degenerate:
-        needs = "every draw is alike, so nothing is shown"
-    elif ratio.high < 1:
-        needs = f"`{model}` needs fewer thinking tokens"
-    elif ratio.low > 1:
-        needs = f"`{model}` needs more thinking tokens"
-    else:
-        needs = "the interval holds 1, so neither is shown to need fewer"
-    return (
-        f"**Measured.** At an accuracy of {accuracy:.2f}, the highest both reach, `{model}` thinks {ratio} times "
-        f"as many tokens as `{rival}` (n = {n}): {needs}. In {ratio.undefined:.0%} of the bootstrap draws one of the "
-        f"two does not reach it; they are in the interval, as 0 where only `{rival}` does not."
-    )
-
-
-def say_transfer(frame: pd.DataFrame, model: str, problem_sets: list[str], draws: int, seed: int) -> str:
-    pairs = []
-    for name in problem_sets:
-        part = frame[frame.problem_set == name]
-        tables = {who: problem_table(part, who, "unbounded", "correct").iloc[:, 0] for who in ("base", model)}
-        shared = tables["base"].index.intersection(tables[model].index)
-        pairs.append((tables[model][shared], tables["base"][shared]))
-    lines = []
-    for name, pair, p in zip(problem_sets, pairs, paired_tests(pairs, draws, seed)):
-        gain = paired_bootstrap(*pair, draws, seed)
-        lines.append(
-            f"* {name}: tuned minus base {_signed(gain)}, {say_p(p, _test(frame))}, on {len(pair[0])} problems: "
-            f"{verdict(gain, p)}."
-        )
-    return f"**Measured.** `{model}` against the base model, no window:\n" + "\n".join(lines)
 
 
 def say_paper(scaling: pd.DataFrame) -> str:

@@ -278,19 +278,3 @@ def compare_hints(frame: pd.DataFrame, model: str, draws: int, seed: int) -> pd.
     columns = ["window", "hint", "n", "accuracy", "accuracy_low", "accuracy_high", "no answer", "gain"]
     tests = iter(paired_tests(pairs, draws, seed))
     return pd.DataFrame(rows, columns=columns).assign(p=[next(tests) if row[-1] else float("nan") for row in rows])
-
-
-def hint_gain(frame: pd.DataFrame, model: str, control: str, draws: int, seed: int) -> pd.DataFrame:
-    """By window: share that overran, the paired accuracy difference of the hint to a truncation policy, and its test.
-
-    `p`: of the test (`stats.paired_tests`), Holm-corrected over the windows. Raises BadAnalysis if the two have other
-    windows or problems.
-    """
-    windowed = problem_table(frame, model, "shifted_window", "correct")
-    cut = problem_table(frame, model, control, "correct")
-    if set(windowed) != set(cut) or set(windowed.index) != set(cut.index):
-        raise BadAnalysis(f"{model}: shifted_window and {control} have other windows or problems")
-    cut, overran = cut.loc[windowed.index], problem_table(frame, model, "shifted_window", "overran").mean()
-    rows = [(w, overran[w], paired_bootstrap(windowed[w], cut[w], draws, seed)) for w in windowed]
-    tests = paired_tests([(windowed[w], cut[w]) for w in windowed], draws, seed)
-    return pd.DataFrame(rows, columns=["window", "overran", "gain"]).assign(p=tests)
