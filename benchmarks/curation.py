@@ -30,11 +30,11 @@ from z1lib.curation import Curated, curate
 from z1lib.curation.filters import CODE_WORDS
 from z1lib.curation.pipeline import TASKS, LocalExecutor, stages
 from z1lib.curation.statistics import (
-    compare_subsets,
     compare_trigrams,
     complexity,
     contrast_trigrams,
     count_trigrams,
+    describe_subsets,
     relate,
 )
 from z1lib.models import save_base_model
@@ -76,7 +76,7 @@ def run_once(count: int, base: Path, folder: Path) -> dict:
     memory, marks = Memory(), [time.perf_counter()]
     curated = curate([file], base, humaneval.make_problems(), PROFILE, folder / "work")
     marks.append(time.perf_counter())
-    subsets = compare_subsets([row.tokens for row in curated.rows], published.load("data_ablation"))
+    subsets = describe_subsets([row.tokens for row in curated.rows], published.load("data_ablation"))
     marks.append(time.perf_counter())
     trigrams = summarise(curated)
     marks.append(time.perf_counter())

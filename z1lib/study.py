@@ -127,6 +127,9 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Pa
     command = ["papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks", "-k", "python3"]
     command += ["--log-output", "-p", "profile", profile.name, "-p", "runs_dir", "../runs"]
     print(f"== {stage} ({profile.name}), log in {log}\n{shlex.join(command)}", flush=True)
+    if is_of_older_layout(folder / "provenance.json"):
+        print(f"{folder} was made by an older version: its notebooks run again, what it trained and decoded is kept "
+              "where its inputs are the same; to start anew, move the folder away")  # fmt: skip
     failed.unlink(missing_ok=True)
     try:
         code = _tee([sys.executable, "-m", *command], log)
@@ -138,6 +141,12 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Pa
             running.rename(failed)
         raise StageFailed(_explain_failure(stage, profile, log, failed))
     return running.rename(folder / f"{stage}.ipynb")
+
+
+def is_of_older_layout(provenance: Path) -> bool:
+    """Whether a run has stages whose code was not hashed yet."""
+    stages = json.loads(provenance.read_text())["stages"] if provenance.exists() else {}
+    return any("code" not in stage for stage in stages.values())
 
 
 def _tee(command: list[str], log: Path) -> int:

@@ -64,7 +64,7 @@ def test_the_relation_of_length_and_complexity_is_by_rank():
 def test_the_subsets_of_table_2_keep_its_shares_and_the_order_of_its_means():
     printed = published.load("data_ablation")
     counts = [30 + (7 * i * i) % 4001 for i in range(3000)]
-    table = statistics.compare_subsets(counts, printed)
+    table = statistics.describe_subsets(counts, printed)
     assert list(table.index) == list(printed["subset"].unique())
     shares = table["printed Mtokens"] / 124
     assert (table["share of tokens"] - shares).abs().max() < 0.01

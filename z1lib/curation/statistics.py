@@ -130,7 +130,7 @@ def contrast_trigrams(
     return pd.concat([ordered.head(most), ordered.tail(min(most, max(0, len(ordered) - most)))])
 
 
-def compare_subsets(token_counts: Sequence[int], printed: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def describe_subsets(token_counts: Sequence[int], printed: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Examples, tokens and mean length of the five subsets of Table 2, beside the printed ones (`data_ablation`)."""
     once = printed.drop_duplicates("subset").set_index("subset")
     rows = []
