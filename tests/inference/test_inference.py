@@ -14,14 +14,14 @@ from z1lib.chat import conversation, encode_prompt
 from z1lib.engines.base import load_engine
 from z1lib.engines.transformers import TransformersEngine
 from z1lib.files import Journal
-from z1lib.inference.decode import generate, stop_early, window_sweep
+from z1lib.inference import generate, generate_until, window_sweep
 from z1lib.inference.stream import stream
-from z1lib.inference.sweep import confidence_stops, estimate_decoding, match_truncation, study_policies, sweep_problems
+from z1lib.inference.sweep import estimate_decoding, match_truncation, study_policies, sweep_problems
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile
 from z1lib.records import Completion, Problem
-from z1lib.window import HINT, BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded, check_windows
+from z1lib.window import HINT, BudgetForcing, ShiftedWindow, Truncation, Unbounded, check_windows, probed_windows
 
 PROMPTS = [encode("abc " * k) for k in range(1, 7)]
 WINDOWS = [0, 3, 8, 20]

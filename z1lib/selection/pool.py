@@ -16,7 +16,10 @@ from z1lib.grading.equivalence import is_same_text
 from z1lib.selection.rules import Candidate, Rule, group_answers, is_same_answer
 from z1lib.stats import BadAnalysis
 
-SAME = {"math": is_same_answer, "text": is_same_text}  # as they are graded; letters and programs are compared as written
+SAME = {
+    "math": is_same_answer,
+    "text": is_same_text,
+}  # as they are graded; letters and programs are compared as written
 AXES = {"window": "sample", "sample": "window"}
 MEANS = ["correct", "thinking_tokens", "total_tokens", "overran", "no_answer"]
 
