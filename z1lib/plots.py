@@ -52,7 +52,7 @@ def make_axes(panels: int = 1, height: float = 3.6, width: float | None = None) 
 
 
 def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
-    """(model, policy) -> label, colour, marker, dashes: those of STYLES that the table has, then its others but controls."""
+    """(model, policy) -> label, colour, marker, dashes: the table's pairs in STYLES, then its others but controls."""
     there = set(zip(table.model, table.policy))
     others = sorted(pair for pair in there - set(STYLES) if not CONTROLS.match(pair[1]))
     styles = {pair: style for pair, style in STYLES.items() if pair in there} | dict(zip(others, cycle(OTHER_STYLES)))

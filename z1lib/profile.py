@@ -165,7 +165,7 @@ class Profile:
             try:
                 policy_named(policy)
             except ValueError as error:
-                raise ValueError(f"key 'models': {model} has {error}") from None
+                raise ValueError(f"key 'models': {model} has policy {policy!r}: {error}") from None
         hinted = {name for name in self.models.values() if has_option(policy_named(name), "hint")}
         if missing := {ShiftedWindow.name, *hinted} - set(self.hints):
             raise ValueError(f"key 'hints': none for {', '.join(sorted(missing))}")

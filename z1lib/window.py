@@ -260,10 +260,13 @@ class Unbounded(Truncation):
 POLICIES = (ShiftedWindow, BudgetForcing, Truncation, Unbounded)  # all that a request, a profile or the demo may name
 
 
+def policies_by_name() -> dict[str, type[Policy]]:
+    return {policy.name: policy for policy in POLICIES}
+
+
 def policy_named(name: str) -> type[Policy]:
     """The policy of POLICIES with this name. Raises ValueError naming those there are."""
-    kinds = {policy.name: policy for policy in POLICIES}
-    if name not in kinds:
+    if name not in (kinds := policies_by_name()):
         raise ValueError(f"no policy {name!r}; there are {', '.join(kinds)}")
     return kinds[name]
 

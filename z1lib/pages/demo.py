@@ -9,39 +9,38 @@ from pathlib import Path
 
 import gradio
 
-from z1lib import window
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines.base import Engine, load_engine
 from z1lib.inference.stream import stream
 from z1lib.pages.explorer import show_trace
-from z1lib.window import HINT, Policy
+from z1lib.window import HINT, Policy, Unbounded, at, policies_by_name, policy_named
 
 MOST_CHARACTERS, MOST_TOKENS, ANSWER = 2000, 512, 48
 EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
 
 
 def labels() -> list[str]:
-    return [policy.name.replace("_", " ") for policy in window.POLICIES]
+    return [name.replace("_", " ") for name in policies_by_name()]
 
 
-def make_policy(label: str, limit: int, hint: str) -> Policy:
+def make_policy(label: str, window: int, hint: str) -> Policy:
     """The policy with that label on the page. Raises ValueError for one that is not there."""
-    policy = window.policy_named(label.replace(" ", "_"))
-    return window.at(policy, MOST_TOKENS if policy is window.Unbounded else limit, hint=hint, max_answer_tokens=ANSWER)
+    policy = policy_named(label.replace(" ", "_"))
+    return at(policy, MOST_TOKENS if policy is Unbounded else window, hint=hint, max_answer_tokens=ANSWER)
 
 
 def think(
-    engine: Engine, system_prompt: str | None, problem: str, limit: int, hint: str, left: str, right: str
+    engine: Engine, system_prompt: str | None, problem: str, window: int, hint: str, left: str, right: str
 ) -> Iterator[tuple[str, str]]:
     """The two pages as they grow. Raises gradio.Error, which the page shows, for input that cannot be decoded."""
     if not problem.strip() or not hint.strip():
         raise gradio.Error("type a problem and a hint")
     if len(problem) + len(hint) > MOST_CHARACTERS:
         raise gradio.Error(f"at most {MOST_CHARACTERS} characters, please")
-    if not 0 <= int(limit) <= MOST_TOKENS:
+    if not 0 <= int(window) <= MOST_TOKENS:
         raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
     prompt = encode_prompt(engine.tokenizer, conversation(problem, system_prompt))
-    policies = [make_policy(label, int(limit), hint) for label in (left, right)]
+    policies = [make_policy(label, int(window), hint) for label in (left, right)]
     try:
         for completions in stream(engine, prompt, policies):
             yield tuple(show_trace(row, hint) for row in completions)
@@ -56,7 +55,7 @@ def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
             f"# The Shifted Thinking Window\n`{Path(engine.model_name).name}`, greedy. Watch it think, and be cut."
         )
         problem = gradio.Textbox(EXAMPLE, label="problem", lines=6, max_length=MOST_CHARACTERS)
-        limit = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
+        window = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
         hint = gradio.Textbox(HINT, label="hint", lines=3)
         with gradio.Row():
             names = [gradio.Dropdown(labels(), value=name, label="policy") for name in ("shifted window", "unbounded")]
@@ -68,7 +67,7 @@ def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
             yield from think(engine, system_prompt, *values)
 
         # one at a time on one model; the others wait in the queue
-        button.click(run, [problem, limit, hint, *names], pages, concurrency_limit=1)
+        button.click(run, [problem, window, hint, *names], pages, concurrency_limit=1)
     return page.queue(max_size=16)
 
 
