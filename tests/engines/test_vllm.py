@@ -275,7 +275,7 @@ def test_all_policies_give_the_tokens_of_the_transformers_engine(engine, model, 
     mixed = [policies[i % len(policies)] for i in range(len(prompts))]
     plain = load_engine("transformers", model)
     assert ids_of(generate(engine, prompts, mixed)) == ids_of(generate(plain, prompts, mixed))
-    windows, rule = [ShiftedWindow(window, max_answer_tokens=ANSWER) for window in (16, 32, 48)], FirstAgreeing(3)
+    windows, rule = [ShiftedWindow(window, max_answer_tokens=ANSWER) for window in (16, 32, 48)], FirstAgreeing(2)
     live, wanted = (generate_until(one, prompts[:8], windows, rule, along="window") for one in (engine, plain))
     assert unkeyed([live]) == unkeyed([wanted])
 

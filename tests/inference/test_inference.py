@@ -27,7 +27,7 @@ from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile
 from z1lib.records import Completion, Problem
-from z1lib.selection import FirstAgreeing, ShortestOf, Vote, replay
+from z1lib.selection import FirstAgreeing, Oracle, ShortestOf, Vote, replay
 from z1lib.window import HINT, BudgetForcing, ShiftedWindow, Truncation, Unbounded, check_windows, probed_windows
 
 PROMPTS = [encode("abc " * k) for k in range(1, 7)]
@@ -245,7 +245,7 @@ def answer_after(answers: dict[int, str], trace: str = "x" * 40):
 
 def probe(engine, prompts, windows, rule=None, **sampling) -> list[Completion]:
     policies = [ShiftedWindow(window, "?", 5) for window in windows]
-    return generate_until(engine, prompts, policies, rule or FirstAgreeing(len(windows)), along="window", **sampling)
+    return generate_until(engine, prompts, policies, rule or FirstAgreeing(2), along="window", **sampling)
 
 
 def test_thinking_stops_when_the_probed_answer_no_longer_changes():
@@ -267,7 +267,7 @@ def test_thinking_that_ends_by_itself_is_left_alone():
     assert (row.thinking_text, row.overran, row.probe_tokens) == ("short", False, 3)
 
 
-RULES = [Vote(4), FirstAgreeing(4), FirstAgreeing(4, 2, votes=True), ShortestOf(4, 2), FirstAgreeing(3, 1)]
+RULES = [Vote(4), FirstAgreeing(2, 4), FirstAgreeing(2, 4, votes=True), ShortestOf(2, 4), FirstAgreeing(1, 3)]
 
 
 def replayed(completions: list[Completion], rule, along: str) -> list[tuple]:
@@ -317,15 +317,19 @@ def test_a_rule_draws_no_more_than_it_asks_for():
             return super()._follow(request, policy)
 
     engine = Noting(write("7"))
-    generate_until(engine, [[1], [2]], Unbounded(5), FirstAgreeing(10, 3))
+    generate_until(engine, [[1], [2]], Unbounded(5), FirstAgreeing(3, 10))
     assert sorted(asked) == [0, 0, 1, 1, 2, 2]
 
 
 def test_more_candidates_than_windows_are_refused(engine):
-    with pytest.raises(ValueError, match="no 3 candidates along 'window'"):
+    with pytest.raises(ValueError, match="along 'window': .* as many policies"):
         probe(engine, PROMPTS, [4, 8], Vote(3))
+    with pytest.raises(ValueError, match="oracle is a bound"):
+        probe(engine, PROMPTS, [4, 8], Oracle())
     with pytest.raises(ValueError, match="along 'width'"):
         generate_until(engine, PROMPTS, Unbounded(4), Vote(3), along="width")
+    with pytest.raises(ValueError, match="'sample' takes a budget"):
+        generate_until(engine, PROMPTS, Unbounded(4), FirstAgreeing(2))
     with pytest.raises(ValueError, match="windows must rise"):
         probe(engine, PROMPTS, [8, 4])
 

@@ -12,15 +12,13 @@ from z1lib.grading import is_equivalent
 from z1lib.selection import Anyone, Candidate, FirstAgreeing, Oracle, ShortestOf, Vote, replay
 from z1lib.stats import BadAnalysis
 
-BUDGET = 4
-
 
 def drawn(*answers: str | None, depths=None) -> list[Candidate]:
     depths = depths or [1] * len(answers)
     return [Candidate(answer, None, Cost(depth=depth)) for answer, depth in zip(answers, depths)]
 
 
-@pytest.mark.parametrize("rule", [Vote(5), FirstAgreeing(5, 3), FirstAgreeing(5, 3, votes=True), ShortestOf(5, 2)])
+@pytest.mark.parametrize("rule", [Vote(5), FirstAgreeing(3, 5), FirstAgreeing(3, 5, votes=True), ShortestOf(2, 5)])
 @settings(deadline=None)  # math-verify starts
 @given(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=5, max_size=5))
 def test_a_rule_always_chooses_at_its_budget_and_never_chooses_twice_otherwise(rule, answers):
@@ -60,23 +58,23 @@ def test_the_vote_goes_to_the_answer_of_most_and_the_earliest_of_a_tie(answers, 
     ],
 )
 def test_it_is_settled_when_the_last_candidates_found_the_same_answer(answers, settled):
-    assert FirstAgreeing(10, agreement=2).choose(drawn(*answers)) == (len(answers) - 1 if settled else None)
+    assert FirstAgreeing(2, budget=10).choose(drawn(*answers)) == (len(answers) - 1 if settled else None)
 
 
 def test_at_the_budget_without_agreement_it_is_the_last_or_the_vote():
     answers = drawn("1", "2", "1", None)
-    assert FirstAgreeing(4).choose(answers) == 3
-    assert FirstAgreeing(4, votes=True).choose(answers) == 0
+    assert FirstAgreeing(2, 4).choose(answers) == 3
+    assert FirstAgreeing(2, 4, votes=True).choose(answers) == 0
 
 
 def test_the_shortest_vote_among_themselves():
     answers = drawn("1", "2", None, "1", "2", depths=[9, 3, 1, 8, 4])
-    assert ShortestOf(5, 2).choose(answers) == 1
-    assert ShortestOf(5, 4).choose(answers) == 0  # two each: the earliest
-    assert ShortestOf(5, 9).choose(drawn(None, None, None, None, None)) == 0
+    assert ShortestOf(2, 5).choose(answers) == 1
+    assert ShortestOf(4, 5).choose(answers) == 0  # two each: the earliest
+    assert ShortestOf(9, 5).choose(drawn(None, None, None, None, None)) == 0
 
 
-@pytest.mark.parametrize("make", [lambda: Vote(0), lambda: FirstAgreeing(2, 0), lambda: ShortestOf(3, 0)])
+@pytest.mark.parametrize("make", [lambda: Vote(0), lambda: FirstAgreeing(0, 2), lambda: ShortestOf(0, 3)])
 def test_a_rule_without_candidates_is_refused(make):
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         make()
@@ -116,7 +114,7 @@ def stopped(rows: list[dict], agreement: int) -> tuple:
 @pytest.mark.parametrize("agreement", [1, 2, 3])
 def test_first_agreeing_along_windows_is_the_confidence_stop(agreement):
     pool = make_pool()
-    given_back = replay(pool, FirstAgreeing(BUDGET, agreement), along="window").set_index(["problem_id", "sample"])
+    given_back = replay(pool, FirstAgreeing(agreement), along="window").set_index(["problem_id", "sample"])
     assert set(given_back.policy) == {"first_agreeing"}
     assert set(given_back.window) == {40}
     columns = ["correct", "thinking_tokens", "total_tokens", "decoded_tokens"]
@@ -126,7 +124,7 @@ def test_first_agreeing_along_windows_is_the_confidence_stop(agreement):
 
 def test_all_windows_of_a_trace_cost_the_trace_once_and_every_answer():
     pool = make_pool(samples=1)
-    rows = replay(pool, Vote(BUDGET)).set_index("problem_id")
+    rows = replay(pool, Vote(4)).set_index("problem_id")
     for name, part in pool.groupby("problem_id"):
         answers = (part.total_tokens - part.thinking_tokens)[part.overran].sum()
         ended = part.total_tokens.max() if part.overran.all() else part[~part.overran].total_tokens.iloc[0]
@@ -138,7 +136,7 @@ def test_samples_are_paid_in_full_and_the_bounds_bound():
     pool = make_pool(samples=4)
     pool = pool[pool.window == 20]
     whole = pool.groupby("problem_id").total_tokens.sum()
-    rules = [Vote(4), ShortestOf(4, 2), Oracle(4), Anyone(4)]
+    rules = [Vote(4), ShortestOf(2, 4), Oracle(4), Anyone(4)]
     vote, shortest, oracle, anyone = (replay(pool, one, "sample").set_index("problem_id") for one in rules)
     for rows in (vote, shortest, oracle, anyone):
         assert (rows.decoded_tokens == whole.reindex(rows.index)).all()
@@ -151,7 +149,7 @@ def test_samples_are_paid_in_full_and_the_bounds_bound():
 def test_orders_are_drawn_by_the_seed_and_the_first_is_the_stored_one():
     pool = make_pool(samples=4)
     pool = pool[pool.window == 20]
-    rule = FirstAgreeing(4, 2)
+    rule = FirstAgreeing(2, 4)
     rows = replay(pool, rule, "sample", orders=5, seed=1)
     assert len(rows) == 5 * pool.problem_id.nunique()
     pd.testing.assert_frame_equal(rows, replay(pool, rule, "sample", orders=5, seed=1))
@@ -163,7 +161,7 @@ def test_orders_are_drawn_by_the_seed_and_the_first_is_the_stored_one():
 @pytest.mark.parametrize(("kind", "count"), [("math", 2), ("text", 3), ("code", 3)])
 def test_answers_are_equal_as_their_kind_is_graded(kind, count):
     pool = make_pool(problems=1, samples=1, kind=kind).assign(overran=True, answer=["1/2", "0.5", "0.5 ", "x"])
-    row = replay(pool, FirstAgreeing(BUDGET)).iloc[0]
+    row = replay(pool, FirstAgreeing(2)).iloc[0]
     assert row.answer == pool.answer.iloc[count - 1 if kind != "code" else 3]
 
 
@@ -187,10 +185,10 @@ def test_a_pool_that_is_none_is_refused_with_a_reason(change, rule, along, words
 
 def test_the_rules_of_a_study_look_at_their_windows_alone():
     pool = make_pool()
-    frame = with_rules(pool, [10, 20, 40], FirstAgreeing(3))
+    frame = with_rules(pool, [10, 20, 40], FirstAgreeing(2))
     assert len(frame) == len(pool) + 80
-    rows = replay(pool[pool.window != 30], FirstAgreeing(3))
+    rows = replay(pool[pool.window != 30], FirstAgreeing(2, 3))
     pd.testing.assert_frame_equal(frame[frame.policy == "first_agreeing"].reset_index(drop=True), rows)
     assert frame.correct.dtype == bool
     with pytest.raises(ValueError, match=r"no window \[25\]"):
-        with_rules(pool, [10, 25], FirstAgreeing(2))
+        with_rules(pool, [10, 25], FirstAgreeing(2, 2))

@@ -37,19 +37,25 @@ def generate_until(
     candidate there might have been; `probe_tokens` counts what was decoded beside it. `selection.replay` gives the same
     from stored completions. Raises ValueError as `generate` does, and for more candidates than there are windows.
     """
-    policies = policy[: rule.budget] if along == "window" else [policy] * rule.budget
-    check_sampling(rule.budget, temperature, top_p)
-    if along not in AXES or rule.budget > len(policies):
-        raise ValueError(f"no {rule.budget} candidates along {along!r}: 'sample', or 'window' with as many policies")
+    stored = len(policy) if along == "window" else rule.budget
+    budget = rule.budget or stored
+    if along not in AXES or budget is None or budget > stored:
+        raise ValueError(f"{rule} along {along!r}: 'sample' takes a budget, 'window' as many policies as the budget")
+    check_sampling(budget, temperature, top_p)
+    policies = policy[:budget] if along == "window" else [policy] * budget
+    if hasattr(rule, "pick"):
+        raise ValueError(f"{rule.name} is a bound: it takes stored answers that are graded (`selection.replay`)")
     if along == "window":
         check_windows([one.window for one in policies])
-    samples = [0] * rule.budget if along == "window" else range(rule.budget)
+    samples = [0] * budget if along == "window" else range(budget)
     asked = [
         [make_request(engine, ids, [one], i, temperature, top_p, seed) for i, one in zip(samples, policies)]
         for ids in (encode_templated(engine, prompt) for prompt in prompts)
     ]
     check_context([own[-1] for own in asked], engine.context_length)
-    return _draw(engine, asked, lambda rows: _choose(rows, policies, rule, along, answer_of), along)
+    return _draw(
+        engine, asked, lambda rows: _choose(rows, policies, replace(rule, budget=budget), along, answer_of), along
+    )
 
 
 def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: str) -> list[Completion]:

@@ -32,7 +32,9 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     last candidate there might have been, `sample` the number of the order. Order 0 is the stored one, `orders - 1` more
     are drawn by `seed`. Raises BadAnalysis, a ValueError, for a pool that is no such thing, or smaller than the budget.
     """
-    _check(pool, rule, along, orders)
+    budget = _check(pool, rule, along, orders)
+    changes = {name: value for name, value in (("budget", budget), ("same", operator.eq)) if hasattr(rule, name)}
+    rule = replace(rule, **changes)  # answers come to it sorted by the equality of their kind
     rng = np.random.default_rng(seed)
     rows = []
     for _, part in pool.sort_values(along, kind="stable").groupby(["problem_id", AXES[along]], sort=False):
@@ -44,15 +46,17 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     return pd.DataFrame(rows, columns=pool.columns)
 
 
-def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> None:
+def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
     if along not in AXES or orders < 1 or (along == "window" and orders > 1):
         raise BadAnalysis(f"no {orders} orders along {along!r}: it is 'window', in its one order, or 'sample'")
     for column in ("model", "policy", "temperature", "top_p", *["window"] * (along == "sample")):
         if column in pool and pool[column].nunique() != 1:
             raise BadAnalysis(f"a pool has one {column}, this one has {sorted(pool[column].unique())}")
     sizes = pool.groupby(["problem_id", AXES[along]])[along].nunique()
-    if rule.budget > sizes.min():
-        raise BadAnalysis(f"{rule} needs {rule.budget} candidates, {sizes.idxmin()} has {sizes.min()} along {along}")
+    budget = rule.budget or sizes.max()
+    if budget > sizes.min():
+        raise BadAnalysis(f"{rule} needs {budget} candidates, {sizes.idxmin()} has {sizes.min()} along {along}")
+    return int(budget)
 
 
 def _settle(rows: list[dict], rule: Rule, along: str) -> dict:
@@ -65,8 +69,7 @@ def _settle(rows: list[dict], rule: Rule, along: str) -> dict:
     if hasattr(rule, "pick"):  # a bound knows what is right
         picked, count = rule.pick([row["correct"] for row in rows]), len(rows)
     else:
-        exact = replace(rule, same=operator.eq) if hasattr(rule, "same") else rule
-        choices = ((exact.choose(drawn[:count]), count) for count in range(1, len(drawn) + 1))
+        choices = ((rule.choose(drawn[:count]), count) for count in range(1, len(drawn) + 1))
         choice, count = next(pair for pair in choices if pair[0] is not None)
         picked = [choice]
     row = dict(rows[picked[0]])

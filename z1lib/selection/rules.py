@@ -28,36 +28,41 @@ class Candidate:
 
 class Rule(Protocol):
     name: str
-    budget: int  # candidates at most
+    budget: int | None  # candidates at most; None: as many as there are
 
     def choose(self, drawn: Sequence[Candidate]) -> int | None: ...
 
 
 @dataclass(frozen=True)
-class _Budgeted:
-    """Raises ValueError for a budget, or another count, below 1."""
+class _Rule:
+    """What the rules below share: at the budget, the vote of `voters`. Raises ValueError for a count below 1."""
 
-    budget: int
+    same: Same = field(default=is_same_answer, repr=False, kw_only=True)
 
     def __post_init__(self):
         for name, value in vars(self).items():
             if type(value) is int and value < 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {value}")
 
+    def choose(self, drawn):
+        if self.budget is None or len(drawn) < self.budget:
+            return None
+        return vote([one.answer for one in drawn], self.voters(drawn), self.same)
+
+    def voters(self, drawn: Sequence[Candidate]) -> Sequence[int]:
+        return range(len(drawn))
+
 
 @dataclass(frozen=True)
-class Vote(_Budgeted):
+class Vote(_Rule):
     """The answer that most of the candidates give."""
 
-    same: Same = field(default=is_same_answer, repr=False)
+    budget: int | None = None
     name = "vote"
-
-    def choose(self, drawn):
-        return None if len(drawn) < self.budget else vote([one.answer for one in drawn], range(len(drawn)), self.same)
 
 
 @dataclass(frozen=True)
-class FirstAgreeing(_Budgeted):
+class FirstAgreeing(_Rule):
     """The latest of the first `agreement` answers in a row that are the same; else the last candidate, whatever it is.
 
     Along windows that is to stop thinking when the answer no longer changes, and the last candidate is the whole
@@ -65,40 +70,38 @@ class FirstAgreeing(_Budgeted):
     """
 
     agreement: int = 2
+    budget: int | None = None
     votes: bool = False
-    same: Same = field(default=is_same_answer, repr=False)
     name = "first_agreeing"
 
     def choose(self, drawn):
-        answers = [one.answer for one in drawn]
-        last = answers[-self.agreement :]
+        last = [one.answer for one in drawn[-self.agreement :]]
         if len(last) == self.agreement and None not in last and all(self.same(one, last[-1]) for one in last):
             return len(drawn) - 1
-        if len(drawn) < self.budget:
-            return None
-        return vote(answers, range(len(answers)), self.same) if self.votes else len(drawn) - 1
+        return super().choose(drawn)
+
+    def voters(self, drawn):
+        return range(len(drawn)) if self.votes else [len(drawn) - 1]
 
 
 @dataclass(frozen=True)
-class ShortestOf(_Budgeted):
+class ShortestOf(_Rule):
     """The vote of the `m` candidates of least depth that have an answer (short-m@k, arXiv 2505.17813).
 
     All are paid for in full; an engine that decodes them side by side could stop the others when `m` have ended.
     """
 
     m: int = 1
-    same: Same = field(default=is_same_answer, repr=False)
+    budget: int | None = None
     name = "shortest_of"
 
-    def choose(self, drawn):
-        if len(drawn) < self.budget:
-            return None
+    def voters(self, drawn):
         order = sorted(range(len(drawn)), key=lambda i: (drawn[i].answer is None, drawn[i].cost.depth))
-        return vote([one.answer for one in drawn], order[: self.m], self.same)
+        return sorted(order[: self.m])
 
 
 @dataclass(frozen=True)
-class Oracle(_Budgeted):
+class Oracle(Vote):
     """A bound: the first right candidate, which no one can choose without knowing the answer; the last if none is."""
 
     name = "oracle"
@@ -108,7 +111,7 @@ class Oracle(_Budgeted):
 
 
 @dataclass(frozen=True)
-class Anyone(_Budgeted):
+class Anyone(Vote):
     """A bound: the mean of all candidates, which is what choosing by lot gives."""
 
     name = "anyone"
@@ -118,11 +121,10 @@ class Anyone(_Budgeted):
 
 
 def vote(answers: Sequence[str | None], voters: Sequence[int], same: Same) -> int:
-    """The voter with the answer that most voters give: the first in `answers` of those with as many votes."""
-    voters = sorted(voters)
+    """The first voter with the answer that most give, of rising indices; the first of all where none has one."""
     groups = group_answers([answers[i] for i in voters], same)
     given = [group for group in groups if group is not None]
-    return voters[max(given, key=lambda group: (given.count(group), -group))] if given else voters[0]
+    return voters[max(given, key=given.count)] if given else voters[0]
 
 
 def group_answers(answers: Sequence[str | None], same: Same) -> list[int | None]:
