@@ -172,6 +172,7 @@ def test_answers_are_equal_as_their_kind_is_graded(kind, count):
         (lambda pool: pool.drop(index=0), Vote(4), "window", "has 3 along window"),
         (lambda pool: pool.assign(model=[*"ab"] * (len(pool) // 2)), Vote(2), "window", "one model"),
         (lambda pool: pool.assign(temperature=[0, 1] * (len(pool) // 2)), Vote(2), "window", "one temperature"),
+        (lambda pool: pd.concat([pool, pool]), Vote(2), "window", "some twice"),
         (lambda pool: pool, Vote(2), "sample", "one window"),
         (lambda pool: pool, Vote(2), "width", "no 1 orders along 'width'"),
     ],

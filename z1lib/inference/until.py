@@ -35,16 +35,17 @@ def generate_until(
     Along "sample" the candidates are samples 0, 1, ... under `policy`; along "window" `policy` is a list with rising
     windows, and each goes on behind the trace of the one before. The row has the rule's name and the window of the last
     candidate there might have been; `probe_tokens` counts what was decoded beside it. `selection.replay` gives the same
-    from stored completions. Raises ValueError as `generate` does, and for more candidates than there are windows.
+    from stored completions, where the rule's `same` compares as the problems are graded. Raises ValueError as
+    `generate` does, for more candidates than there are windows, and for a bound.
     """
+    if hasattr(rule, "pick"):
+        raise ValueError(f"{rule.name} is a bound: it takes stored answers that are graded (`selection.replay`)")
     stored = len(policy) if along == "window" else rule.budget
     budget = rule.budget or stored
     if along not in AXES or budget is None or budget > stored:
         raise ValueError(f"{rule} along {along!r}: 'sample' takes a budget, 'window' as many policies as the budget")
     check_sampling(budget, temperature, top_p)
     policies = policy[:budget] if along == "window" else [policy] * budget
-    if hasattr(rule, "pick"):
-        raise ValueError(f"{rule.name} is a bound: it takes stored answers that are graded (`selection.replay`)")
     if along == "window":
         check_windows([one.window for one in policies])
     samples = [0] * budget if along == "window" else range(budget)
@@ -53,9 +54,8 @@ def generate_until(
         for ids in (encode_templated(engine, prompt) for prompt in prompts)
     ]
     check_context([own[-1] for own in asked], engine.context_length)
-    return _draw(
-        engine, asked, lambda rows: _choose(rows, policies, replace(rule, budget=budget), along, answer_of), along
-    )
+    rule = replace(rule, budget=budget)
+    return _draw(engine, asked, lambda rows: _choose(rows, policies, rule, along, answer_of), along)
 
 
 def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: str) -> list[Completion]:

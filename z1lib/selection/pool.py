@@ -16,10 +16,8 @@ from z1lib.grading.equivalence import is_same_text
 from z1lib.selection.rules import Candidate, Rule, group_answers, is_same_answer
 from z1lib.stats import BadAnalysis
 
-SAME = {
-    "math": is_same_answer,
-    "text": is_same_text,
-}  # as they are graded; letters and programs are compared as written
+# Answers are compared as their kind is graded; letters and programs as written.
+SAME = {"math": is_same_answer, "text": is_same_text}
 AXES = {"window": "sample", "sample": "window"}
 MEANS = ["correct", "thinking_tokens", "total_tokens", "overran", "no_answer"]
 
@@ -52,7 +50,9 @@ def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
     for column in ("model", "policy", "temperature", "top_p", *["window"] * (along == "sample")):
         if column in pool and pool[column].nunique() != 1:
             raise BadAnalysis(f"a pool has one {column}, this one has {sorted(pool[column].unique())}")
-    sizes = pool.groupby(["problem_id", AXES[along]])[along].nunique()
+    if pool.duplicated(["problem_id", "sample", "window"]).any():
+        raise BadAnalysis("a pool has one row a problem, sample and window, this one has some twice")
+    sizes = pool.groupby(["problem_id", AXES[along]]).size()
     budget = rule.budget or sizes.max()
     if budget > sizes.min():
         raise BadAnalysis(f"{rule} needs {budget} candidates, {sizes.idxmin()} has {sizes.min()} along {along}")
