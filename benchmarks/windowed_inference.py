@@ -16,7 +16,8 @@ from paired import Way, compare, price_tokens, speed_up, write_table
 from transformers import AutoModelForCausalLM
 
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines.base import load_engine
+from z1lib.cost import Cost
+from z1lib.engines.base import Metered, load_engine
 from z1lib.inference.decode import generate, window_sweep
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
@@ -63,7 +64,7 @@ class Bench:
     """The rows of the table for one vLLM, with or without prefix caching."""
 
     def __init__(self, model: str, caching: bool, repeats: int, prompts: int):
-        self.engine = load_engine(
+        engine = load_engine(
             "vllm",
             model,
             max_model_len=CONTEXT,
@@ -72,6 +73,7 @@ class Bench:
             block_size=32,  # what prefixes are shared in; the CPU build's 128 would keep these prompts out of the cache
             reasoning_config={"reasoning_start_str": START, "reasoning_end_str": HINT},
         )
+        self.engine = Metered(engine)
         self.prompts = make_prompts(self.engine.tokenizer, prompts)
         self.caching, self.repeats = caching, repeats
 
@@ -80,7 +82,7 @@ class Bench:
             self.engine.llm.reset_prefix_cache()
             return run()
 
-        return Way(name, from_cold, lambda: (self.engine.work.prefilled, self.engine.work.decoded))
+        return Way(name, from_cold, lambda: (self.engine.cost.prefilled, self.engine.cost.decoded))
 
     def one_pass(self, window: int) -> Way:
         policy = ShiftedWindow(window, max_answer_tokens=ANSWER)
@@ -110,8 +112,8 @@ class Bench:
         def run():
             rows = [{"prompt_token_ids": ids} for ids in self.prompts]
             outputs = self.engine.llm.generate(rows, params, use_tqdm=False)
-            self.engine.work.decoded += sum(len(output.outputs[0].token_ids) for output in outputs)
-            self.engine.work.prefilled += sum(map(len, self.prompts))
+            decoded = sum(len(output.outputs[0].token_ids) for output in outputs)
+            self.engine.cost += Cost(sum(map(len, self.prompts)), decoded)
             return [list(output.outputs[0].token_ids) for output in outputs]
 
         return self.way(f"thinking_token_budget, W={window}", run)
@@ -156,7 +158,7 @@ class Bench:
 
 def static_batch(model: str, repeats: int, prompts: int, most: int) -> dict:
     """Our transformers engine against `model.generate` on all prompts at once, greedy, at most so many tokens."""
-    engine = load_engine("transformers", model, batch_size=prompts)
+    engine = Metered(load_engine("transformers", model, batch_size=prompts))
     rows = make_prompts(engine.tokenizer, prompts)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype="auto").eval()
     longest = max(map(len, rows))
@@ -177,7 +179,7 @@ def static_batch(model: str, repeats: int, prompts: int, most: int) -> dict:
     ours = Way(
         f"transformers engine, at most {most}",
         lambda: ids_of(generate(engine, rows, Unbounded(most))),
-        lambda: (engine.work.prefilled, engine.work.decoded),
+        lambda: (engine.cost.prefilled, engine.cost.decoded),
     )
     return compare(ours, Way("model.generate, one static batch", generate_static, lambda: tuple(decoded)), repeats)
 

@@ -89,7 +89,7 @@ def test_every_benchmark_goes_from_its_file_to_a_grade(run):
     policies = summary.groupby("model").policy.agg(set)
     assert "budget_forcing" in policies["r1"] & policies["s1"]
     assert "shifted_window" in policies["base"] & policies["z1"]
-    assert "confidence_stop" in policies["z1"]
+    assert "first_agreeing" in policies["z1"]
 
 
 def test_programs_ran_in_the_sandbox_and_the_grade_says_in_which(run):

@@ -1,22 +1,31 @@
 """The policies, token by token."""
 
+from dataclasses import dataclass, replace
+
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import END, ScriptedEngine, encode, write
-from z1lib.inference.decode import generate
+from z1lib import window
+from z1lib.analysis import figures
+from z1lib.inference import generate, window_sweep
+from z1lib.inference.sweep import study_policies
+from z1lib.pages import demo
+from z1lib.profile import BadProfile, load_profile
 from z1lib.window import (
     HINT,
     HINTS,
     BudgetForcing,
-    ConfidenceStop,
     ShiftedWindow,
     Truncation,
     Unbounded,
     count,
+    encode_forced,
     find,
     from_json,
+    probed_windows,
     to_json,
 )
 
@@ -223,28 +232,48 @@ def test_anything_else_is_no_policy(text):
         from_json(text)
 
 
-def test_a_confidence_stop_probes_every_so_many_tokens_and_at_the_last():
-    assert [probe.window for probe in ConfidenceStop(10, 4).probes()] == [4, 8, 10]
-    assert [probe.window for probe in ConfidenceStop(8, 4).probes()] == [4, 8]
-    assert [probe.window for probe in ConfidenceStop(3, 4).probes()] == [3]
+def test_thinking_is_probed_every_so_many_tokens_and_at_the_last():
+    assert probed_windows(10, 4) == [4, 8, 10]
+    assert probed_windows(8, 4) == [4, 8]
+    assert probed_windows(3, 4) == [3]
 
 
-@pytest.mark.parametrize(
-    ("answers", "settled"),
-    [
-        ([], False),
-        (["1"], False),
-        (["1", "1"], True),
-        (["1", "2"], False),
-        ([None, None], False),
-        (["2", "1", "1"], True),
-    ],
-)
-def test_it_is_settled_when_the_last_probes_found_the_same_answer(answers, settled):
-    assert ConfidenceStop(10, 2, agreement=2).is_settled(answers) is settled
+@dataclass(frozen=True)
+class TwiceHinted(ShiftedWindow):
+    """A policy nobody has heard of: it says its hint twice."""
+
+    name: str = "twice_hinted"
+
+    def bind(self, encode, end_ids=frozenset()):
+        return replace(self, hint_ids=2 * encode_forced(encode, self.hint, end_ids))
 
 
-@pytest.mark.parametrize("limits", [{"probe_every": 0}, {"agreement": 0}])
-def test_a_confidence_stop_without_probes_is_refused(limits):
-    with pytest.raises(ValueError, match="at least 1"):
-        ConfidenceStop(10, **{"probe_every": 2, **limits})
+@dataclass(frozen=True)
+class Silence(Truncation):
+    """A policy without a hint."""
+
+    name = "silence"
+
+
+def test_a_new_policy_is_taken_everywhere_once_it_is_in_the_tuple(monkeypatch):
+    monkeypatch.setattr(window, "POLICIES", (*window.POLICIES, TwiceHinted, Silence))
+    engine, policy = ScriptedEngine(write("a" * 30)), TwiceHinted(8, "!", 3)
+    [[row]] = generate(engine, [[1]], policy)
+    assert (row.policy, row.window, row.hint_tokens) == ("twice_hinted", 8, 2)
+    swept = window_sweep(engine, [[1]], [8, 12], TwiceHinted, hint="!", max_answer_tokens=3)
+    assert swept[8] == [[row]]
+    assert from_json(to_json(bound(policy))) == bound(policy)
+    models = {"base": "silence", "z1": "twice_hinted"}
+    hints = {"shifted_window": "?", "twice_hinted": "!"}
+    profile = load_profile("smoke", models=models, hints=hints, released_models={})
+    assert {policy.name for policy in study_policies(profile, "z1")} >= {"twice_hinted", "truncation", "unbounded"}
+    assert "silence" in {policy.name for policy in study_policies(profile, "base")}
+    assert isinstance(demo.make_policy("twice hinted", 8, "!"), TwiceHinted)
+    rows = [("z1", name, w, "s", "all", 1, 1.0) for name in ("shifted_window", "twice_hinted") for w in (4, 8)]
+    columns = ["model", "policy", "window", "problem_set", "level", "n", "overrun_rate"]
+    summary = pd.DataFrame(rows, columns=columns)
+    [axis] = figures.overrun_by_window(summary, "s").axes
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["z1, shifted window (n=1)", "z1, twice hinted (n=1)"]
+    with pytest.raises(BadProfile, match="none for twice_hinted"):
+        load_profile("smoke", models=models, hints={"shifted_window": "?"}, released_models={})

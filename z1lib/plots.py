@@ -1,5 +1,6 @@
 """How every picture and table of the study looks, is stamped, saved and shown; each wing has its own in figures.py."""
 
+import re
 from itertools import cycle
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from z1lib.study import Study
 
 # Okabe-Ito colours, with markers and dashes of their own so that nothing depends on colour.
 STYLES = {
-    ("z1", "shifted_window"): ("z1, shifted window", "#0072B2", "o", "-"),
-    ("z1", "confidence_stop"): ("z1, confidence stop", "#CC79A7", "*", ""),
-    ("z1", "truncation"): ("z1, cut at the window", "#56B4E9", "v", ":"),
-    ("z1", "truncation_matched"): ("z1, cut at the same total", "#009E73", "^", "--"),
-    ("r1", "budget_forcing"): ("r1, budget forcing", "#D55E00", "s", "-"),
-    ("s1", "budget_forcing"): ("s1, budget forcing", "#E69F00", "P", "-"),
-    ("base", "shifted_window"): ("base, shifted window", "#666666", "D", "-."),
+    ("z1", "shifted_window"): ("#0072B2", "o", "-"),
+    ("z1", "first_agreeing"): ("#CC79A7", "*", ""),
+    ("z1", "truncation"): ("#56B4E9", "v", ":"),
+    ("z1", "truncation_matched"): ("#009E73", "^", "--"),
+    ("r1", "budget_forcing"): ("#D55E00", "s", "-"),
+    ("s1", "budget_forcing"): ("#E69F00", "P", "-"),
+    ("base", "shifted_window"): ("#666666", "D", "-."),
 }
+CONTROLS = re.compile("truncation|unbounded|hint: ")  # drawn for the models of STYLES alone
+LABELS = {"truncation": "cut at the window", "truncation_matched": "cut at the same total"}
 BENCHMARKS = {
     "gpqa_diamond": "GPQA Diamond",
     "livecodebench": "LiveCodeBench",
@@ -49,15 +52,12 @@ def make_axes(panels: int = 1, height: float = 3.6, width: float | None = None) 
 
 
 def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
-    """(model, policy) -> label, colour, marker, dashes: those of STYLES that the table has, then its other models."""
+    """(model, policy) -> label, colour, marker, dashes: the table's pairs in STYLES, then its others but controls."""
     there = set(zip(table.model, table.policy))
-    others = sorted(
-        (model, policy) for model, policy in there - set(STYLES) if policy in ("shifted_window", "budget_forcing")
-    )
-    named = {
-        pair: (f"{pair[0]}, {pair[1].replace('_', ' ')}", *style) for pair, style in zip(others, cycle(OTHER_STYLES))
-    }
-    return {pair: style for pair, style in STYLES.items() if pair in there} | named
+    others = sorted(pair for pair in there - set(STYLES) if not CONTROLS.match(pair[1]))
+    styles = {pair: style for pair, style in STYLES.items() if pair in there} | dict(zip(others, cycle(OTHER_STYLES)))
+    named = {pair: LABELS.get(pair[1], pair[1].replace("_", " ")) for pair in styles}
+    return {pair: (f"{pair[0]}, {named[pair]}", *style) for pair, style in styles.items()}
 
 
 RUN_STYLES = [("o", "#0072B2", "-"), ("s", "#D55E00", "--"), ("^", "#009E73", "-."), ("D", "#666666", ":")]

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from z1lib.window import HINTS, BudgetForcing, ShiftedWindow, check_windows
+from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy_named
 
 EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ each
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
@@ -38,7 +38,6 @@ AT_LEAST_1 += (
 AT_LEAST_1 += ("n", "bootstrap_draws", "curation_workers", "overlap_words")
 RANGES = {"gpus": (0, 10_000), "gpu_memory_gib": (0, 10_000), "learning_rate": (0, 1), "warmup_steps": (0, 10**9)}
 RANGES |= {"temperature": (0, 100), "top_p": (1e-6, 1), "decode_tokens_per_second": (1e-6, 10**9)}
-WINDOWED = (ShiftedWindow.name, BudgetForcing.name)
 
 
 class BadProfile(ValueError):
@@ -163,9 +162,12 @@ class Profile:
         if self.engine not in (known := get_args(EngineName)):
             raise ValueError(f"key 'engine': {self.engine!r} is not one of {', '.join(known)}")
         for model, policy in self.models.items():
-            if policy not in WINDOWED:
-                raise ValueError(f"key 'models': {model} has policy {policy!r}, not one of {', '.join(WINDOWED)}")
-        if missing := {ShiftedWindow.name, *self.models.values()} - set(self.hints):
+            try:
+                policy_named(policy)
+            except ValueError as error:
+                raise ValueError(f"key 'models': {model} has policy {policy!r}: {error}") from None
+        hinted = {name for name in self.models.values() if has_option(policy_named(name), "hint")}
+        if missing := {ShiftedWindow.name, *hinted} - set(self.hints):
             raise ValueError(f"key 'hints': none for {', '.join(sorted(missing))}")
 
     def _check_windows(self) -> None:

@@ -14,7 +14,7 @@ thinking is thinking like any other (the published scripts ended the thinking at
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Protocol
 
 HINT = "\n\nI overthought it, the final answer should be:\n\n"  # paper, section 3, and its scripts
@@ -84,6 +84,11 @@ def check_windows(windows: list[int]) -> None:
     """Raises ValueError unless there is a window and they rise strictly."""
     if not windows or any(a >= b for a, b in zip(windows, windows[1:])):
         raise ValueError(f"windows must rise and not repeat, got {windows}")
+
+
+def probed_windows(last: int, every: int) -> list[int]:
+    """The windows at which thinking is probed: every so many tokens, and at the last."""
+    return [*range(every, last, every), last]
 
 
 @dataclass(frozen=True)
@@ -252,41 +257,27 @@ class Unbounded(Truncation):
     name = "unbounded"
 
 
-@dataclass(frozen=True)
-class ConfidenceStop:
-    """Stop thinking when a probed answer no longer changes (ours: neither the paper nor s1 has it).
+POLICIES = (ShiftedWindow, BudgetForcing, Truncation, Unbounded)  # all that a request, a profile or the demo may name
 
-    After every `probe_every` tokens of thinking the hint is forced and an answer is decoded beside the trace: that is
-    what a window of that size gives. When the last `agreement` probes found the same answer, the latest of them is the
-    completion; else the thinking goes on, to `max_thinking_tokens` at most. The other probes are paid for and counted
-    in `probe_tokens`. `inference.generate` runs it; it is no policy of a single decode.
-    """
 
-    max_thinking_tokens: int
-    probe_every: int
-    agreement: int = 2
-    hint: str = HINT
-    max_answer_tokens: int = 512
-    name = "confidence_stop"
+def policies_by_name() -> dict[str, type[Policy]]:
+    return {policy.name: policy for policy in POLICIES}
 
-    def __post_init__(self):
-        check_limits(self, max_thinking_tokens=self.max_thinking_tokens, max_answer_tokens=self.max_answer_tokens)
-        if self.probe_every < 1 or self.agreement < 1:
-            raise ValueError(f"ConfidenceStop: probe_every and agreement must be at least 1, got {self}")
 
-    @property
-    def window(self) -> int:
-        return self.max_thinking_tokens
+def policy_named(name: str) -> type[Policy]:
+    """The policy of POLICIES with this name. Raises ValueError naming those there are."""
+    if name not in (kinds := policies_by_name()):
+        raise ValueError(f"no policy {name!r}; there are {', '.join(kinds)}")
+    return kinds[name]
 
-    def probes(self) -> list[ShiftedWindow]:
-        """The windows at which it probes; the last is the whole."""
-        windows = [*range(self.probe_every, self.max_thinking_tokens, self.probe_every), self.max_thinking_tokens]
-        return [ShiftedWindow(window, self.hint, self.max_answer_tokens) for window in windows]
 
-    def is_settled(self, answers: Sequence[str | None]) -> bool:
-        """Whether the last `agreement` probes found an answer, and the same one."""
-        last = answers[-self.agreement :]
-        return len(last) == self.agreement and None not in last and len(set(last)) == 1
+def has_option(policy: type[Policy], name: str) -> bool:
+    return name in [field.name for field in fields(policy)]
+
+
+def at(policy: type[Policy], window: int, **options) -> Policy:
+    """A policy of this kind at this window (its first field), with those of the options that it has."""
+    return policy(window, **{name: value for name, value in options.items() if has_option(policy, name)})
 
 
 def to_json(policy: Policy) -> str:
@@ -298,8 +289,7 @@ def from_json(text: str) -> Policy:
     """The policy `to_json` wrote. Raises ValueError for anything else, one that is not bound included."""
     try:
         values = json.loads(text)
-        kinds = {policy.__name__: policy for policy in (ShiftedWindow, BudgetForcing, Truncation, Unbounded)}
-        kind = kinds[values.pop("kind")]
+        kind = {policy.__name__: policy for policy in POLICIES}[values.pop("kind")]
         policy = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
         check_bound(policy)
         return policy

@@ -18,7 +18,7 @@ import pytest
 from z1lib.curation import teacher
 from z1lib.curation.gather import gather
 from z1lib.curation.pipeline import curate
-from z1lib.engines.base import load_engine
+from z1lib.engines.base import Metered, load_engine
 from z1lib.files import write_jsonl
 from z1lib.models import save_base_model
 from z1lib.profile import load_profile
@@ -211,14 +211,14 @@ def test_a_teacher_is_asked_from_a_slurm_cluster_too(tmp_path, servers, slurm):
 def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_path, tiny_model):
     asked = {**PROFILE.teacher, "max_tokens": 6}
     profile = load_profile("smoke", teacher=asked)
-    engine = load_engine("transformers", tiny_model)
+    engine = Metered(load_engine("transformers", tiny_model))
     file = write(tmp_path, [f"what is {i}?" for i in range(5)])
     answers, _ = teacher.teach([file], {}, engine, profile, tmp_path / "work", share=3)
     assert [one.id for one in answers] == [f"q{i}" for i in range(5)]
     assert {one.truncated for one in answers} == {True}  # random weights write no end token in six
-    decoded = engine.work.decoded
+    decoded = engine.cost.decoded
     assert teacher.teach([file], {}, engine, profile, tmp_path / "work", share=3) == (answers, [])
-    assert engine.work.decoded == decoded > 0
+    assert engine.cost.decoded == decoded > 0
 
 
 def test_a_run_that_is_taught_asks_the_servers_of_the_profile(tmp_path, servers):

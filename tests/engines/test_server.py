@@ -10,7 +10,7 @@ from tests.conftest import ScriptedEngine
 
 pytest.importorskip("openai", reason="the server extra is not installed")
 
-from z1lib.engines.base import EngineUnavailable, load_engine
+from z1lib.engines.base import EngineUnavailable, Metered, load_engine
 from z1lib.engines.server import ServerError
 from z1lib.files import Journal
 from z1lib.inference.decode import generate, window_sweep
@@ -152,6 +152,18 @@ def test_it_finds_out_whether_the_server_follows_policies(engine, endpoint):
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{policy.name} {policy.window}")
 def test_completions_are_those_of_the_policy_read_token_by_token(engine, plain_reading, policy):
     assert generate(engine, PROMPTS, policy) == generate(plain_reading, PROMPTS, policy)
+
+
+def test_what_was_received_is_priced_and_what_the_server_reads_is_unknown(engine, endpoint):
+    metered, before = Metered(engine), endpoint.tokens_sent
+    window_sweep(metered, PROMPTS, [0, 3, 30], hint="!", max_answer_tokens=4)
+    assert metered.cost.decoded == metered.cost.depth == endpoint.tokens_sent - before
+    assert metered.cost.prefilled >= sum(map(len, PROMPTS))
+    assert (metered.cost.attended, metered.cost.scored, metered.cost.programs) == (None, None, 0)
+    before, metered = endpoint.tokens_sent, Metered(engine)
+    rows = generate(metered, PROMPTS, Truncation(9))
+    assert metered.cost.prefilled == sum(map(len, PROMPTS))
+    assert metered.cost.decoded == sum(len(row.token_ids) for [row] in rows)
 
 
 def test_policies_of_one_batch_may_differ(engine, plain_reading):

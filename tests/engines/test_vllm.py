@@ -24,15 +24,16 @@ from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirection
 from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitsprocs_plugins
 
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines.base import load_engine, policy_arguments
+from z1lib.engines.base import Metered, load_engine, policy_arguments
 from z1lib.engines.vllm_plugin import PolicyProcessor
 from z1lib.files import Journal
-from z1lib.inference.decode import generate, window_sweep
+from z1lib.inference import generate, generate_until, window_sweep
 from z1lib.inference.sweep import sweep_problems
 from z1lib.models import save_base_model
 from z1lib.profile import load_profile
 from z1lib.records import Completion
-from z1lib.window import BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded
+from z1lib.selection import FirstAgreeing
+from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded
 
 WINDOWS = [0, 12, 24, 48]
 ANSWER = 8
@@ -274,8 +275,9 @@ def test_all_policies_give_the_tokens_of_the_transformers_engine(engine, model, 
     mixed = [policies[i % len(policies)] for i in range(len(prompts))]
     plain = load_engine("transformers", model)
     assert ids_of(generate(engine, prompts, mixed)) == ids_of(generate(plain, prompts, mixed))
-    probing = ConfidenceStop(48, probe_every=16, max_answer_tokens=ANSWER)
-    assert unkeyed(generate(engine, prompts[:8], probing)) == unkeyed(generate(plain, prompts[:8], probing))
+    windows, rule = [ShiftedWindow(window, max_answer_tokens=ANSWER) for window in (16, 32, 48)], FirstAgreeing(2)
+    live, wanted = (generate_until(one, prompts[:8], windows, rule, along="window") for one in (engine, plain))
+    assert unkeyed([live]) == unkeyed([wanted])
 
 
 @pytest.mark.slow
@@ -324,10 +326,10 @@ def test_the_ledger_adds_up_to_what_vllm_itself_reports(engine, prompts):
         metrics = {metric.name: metric for metric in engine.llm.get_metrics()}
         return metrics["vllm:generation_tokens"].value
 
-    before, work = reported(), engine.work.decoded
-    rows = [row for [row] in generate(engine, prompts, ShiftedWindow(16, max_answer_tokens=ANSWER))]
+    before, metered = reported(), Metered(engine)
+    rows = [row for [row] in generate(metered, prompts, ShiftedWindow(16, max_answer_tokens=ANSWER))]
     assert all(row.thinking_tokens + row.hint_tokens + row.answer_tokens == len(row.token_ids) for row in rows)
-    assert sum(len(row.token_ids) for row in rows) == reported() - before == engine.work.decoded - work
+    assert sum(len(row.token_ids) for row in rows) == reported() - before == metered.cost.decoded
 
 
 @pytest.mark.slow

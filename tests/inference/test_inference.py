@@ -1,7 +1,8 @@
 """Generation and the sweep: same completions, whatever the engine shares."""
 
+import hashlib
 import threading
-from dataclasses import replace
+from collections import Counter
 
 import pytest
 import torch
@@ -10,18 +11,24 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import END, ScriptedEngine, encode, write
+from z1lib.analysis import tables
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines.base import load_engine
+from z1lib.cost import Cost
+from z1lib.engines import transformers
+from z1lib.engines.base import Metered, Request, load_engine
 from z1lib.engines.transformers import TransformersEngine
 from z1lib.files import Journal
-from z1lib.inference.decode import generate, stop_early, window_sweep
+from z1lib.grading import grade_all
+from z1lib.grading.answers import extract_answer
+from z1lib.inference import generate, generate_until, window_sweep
 from z1lib.inference.stream import stream
-from z1lib.inference.sweep import confidence_stops, estimate_decoding, match_truncation, study_policies, sweep_problems
+from z1lib.inference.sweep import estimate_decoding, match_truncation, study_policies, sweep_problems
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile
 from z1lib.records import Completion, Problem
-from z1lib.window import HINT, BudgetForcing, ConfidenceStop, ShiftedWindow, Truncation, Unbounded, check_windows
+from z1lib.selection import FirstAgreeing, Oracle, ShortestOf, Vote, replay
+from z1lib.window import HINT, BudgetForcing, ShiftedWindow, Truncation, Unbounded, check_windows, probed_windows
 
 PROMPTS = [encode("abc " * k) for k in range(1, 7)]
 WINDOWS = [0, 3, 8, 20]
@@ -236,35 +243,95 @@ def answer_after(answers: dict[int, str], trace: str = "x" * 40):
     return script
 
 
+def probe(engine, prompts, windows, rule=None, **sampling) -> list[Completion]:
+    policies = [ShiftedWindow(window, "?", 5) for window in windows]
+    return generate_until(engine, prompts, policies, rule or FirstAgreeing(2), along="window", **sampling)
+
+
 def test_thinking_stops_when_the_probed_answer_no_longer_changes():
     engine = ScriptedEngine(answer_after({4: "1", 8: "2", 12: "7", 16: "7", 20: "9"}))
-    [[row]] = generate(engine, [encode("p")], ConfidenceStop(20, probe_every=4, hint="?", max_answer_tokens=5))
-    assert (row.policy, row.window, row.thinking_tokens, row.answer_text) == ("confidence_stop", 20, 16, "7")
+    [row] = probe(engine, [encode("p")], probed_windows(20, 4))
+    assert (row.policy, row.window, row.thinking_tokens, row.answer_text) == ("first_agreeing", 20, 16, "7")
     assert row.probe_tokens == 3 * (1 + 2)  # three probes before the last: the hint, a digit and the end token
 
 
 def test_thinking_that_never_settles_goes_to_the_window():
     engine = ScriptedEngine(answer_after({4: "1", 8: "2", 10: "3"}))
-    [[row]] = generate(engine, [encode("p")], ConfidenceStop(10, probe_every=4, hint="?", max_answer_tokens=5))
+    [row] = probe(engine, [encode("p")], probed_windows(10, 4))
     assert (row.thinking_tokens, row.answer_text, row.overran) == (10, "3", True)
 
 
 def test_thinking_that_ends_by_itself_is_left_alone():
     engine = ScriptedEngine(answer_after({4: "1"}, trace="short"))
-    [[row]] = generate(engine, [encode("p")], ConfidenceStop(20, probe_every=4, hint="?", max_answer_tokens=5))
+    [row] = probe(engine, [encode("p")], probed_windows(20, 4))
     assert (row.thinking_text, row.overran, row.probe_tokens) == ("short", False, 3)
 
 
+RULES = [Vote(4), FirstAgreeing(2, 4), FirstAgreeing(2, 4, votes=True), ShortestOf(2, 4), FirstAgreeing(1, 3)]
+
+
+def replayed(completions: list[Completion], rule, along: str) -> list[tuple]:
+    """(answer, thinking, total, decoded tokens) by problem, from all completions there are."""
+    problems = [Problem(name, "q", "math", "1", 1, "toy") for name in dict.fromkeys(r.problem_id for r in completions)]
+    frame = replay(tables.join(problems, completions, grade_all(problems, completions)), rule, along)
+    frame["answer"] = frame.answer.fillna("none")
+    columns = ["problem_id", "answer", "thinking_tokens", "total_tokens", "decoded_tokens", "window"]
+    return sorted(frame[columns].itertuples(index=False, name=None))
+
+
+def counted(rows: list[Completion]) -> list[tuple]:
+    return sorted(
+        (row.problem_id, extract_answer(row)[0] or "none", row.thinking_tokens, len(row.token_ids),
+         len(row.token_ids) + row.probe_tokens, row.window)
+        for row in rows
+    )  # fmt: skip
+
+
+def noisy(prompt, ids):
+    """A script whose digits, length and answers depend on the prompt and on the place."""
+    digest = hashlib.sha256(bytes([prompt[0], len(ids), 63 in ids])).digest()
+    return END if digest[0] < 25 else encode("0123x")[digest[1] % 5]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_confidence_stop_is_what_a_sweep_over_its_probes_gives(engine, temperature):
-    policy = ConfidenceStop(24, probe_every=5, agreement=2, hint="!", max_answer_tokens=2)
-    sampling = {"n": 2, "temperature": temperature, "seed": 3}
-    windows = [probe.window for probe in policy.probes()]
-    swept = window_sweep(engine, PROMPTS, windows, hint="!", max_answer_tokens=2, **sampling)
-    live = generate(engine, PROMPTS, policy, **sampling)
-    for index, samples in enumerate(live):
-        for sample, row in enumerate(samples):
-            assert row == stop_early(policy, [swept[window][index][sample] for window in windows])
+@pytest.mark.parametrize("name", ["scripted", "tiny"])
+def test_a_rule_at_work_gives_what_its_replay_gives_from_stored_completions(engine, rule, temperature, name):
+    engine = engine if name == "tiny" else ScriptedEngine(noisy)
+    prompts, windows = [[65 + i] for i in range(8)], [0, 5, 9, 14]
+    sampling = {"temperature": temperature, "seed": 3}
+    swept = window_sweep(engine, prompts, windows, hint="?", max_answer_tokens=5, **sampling)
+    stored = [row for samples in swept.values() for [row] in samples]
+    assert counted(probe(engine, prompts, windows, rule, **sampling)) == replayed(stored, rule, "window")
+    policy = ShiftedWindow(9, "?", 5)
+    stored = [row for samples in generate(engine, prompts, policy, n=4, **sampling) for row in samples]
+    assert counted(generate_until(engine, prompts, policy, rule, **sampling)) == replayed(stored, rule, "sample")
+
+
+def test_a_rule_draws_no_more_than_it_asks_for():
+    asked = []
+
+    class Noting(ScriptedEngine):
+        def _follow(self, request, policy):
+            asked.append(request.sample)
+            return super()._follow(request, policy)
+
+    engine = Noting(write("7"))
+    generate_until(engine, [[1], [2]], Unbounded(5), FirstAgreeing(3, 10))
+    assert sorted(asked) == [0, 0, 1, 1, 2, 2]
+
+
+def test_more_candidates_than_windows_are_refused(engine):
+    with pytest.raises(ValueError, match="along 'window': .* as many policies"):
+        probe(engine, PROMPTS, [4, 8], Vote(3))
+    with pytest.raises(ValueError, match="oracle is a bound"):
+        probe(engine, PROMPTS, [4, 8], Oracle())
+    with pytest.raises(ValueError, match="along 'width'"):
+        generate_until(engine, PROMPTS, Unbounded(4), Vote(3), along="width")
+    with pytest.raises(ValueError, match="'sample' takes a budget"):
+        generate_until(engine, PROMPTS, Unbounded(4), FirstAgreeing(2))
+    with pytest.raises(ValueError, match="windows must rise"):
+        probe(engine, PROMPTS, [8, 4])
 
 
 def test_a_request_that_begins_in_the_middle_goes_on_as_if_it_had_not(engine):
@@ -280,10 +347,41 @@ def test_a_request_that_begins_in_the_middle_goes_on_as_if_it_had_not(engine):
 
 
 def test_the_engine_counts_what_it_decodes(engine):
-    before = engine.work.decoded
-    rows = generate(engine, PROMPTS, ShiftedWindow(6, "!hint!", 5))
+    metered = Metered(engine)
+    rows = generate(metered, PROMPTS, ShiftedWindow(6, "!hint!", 5))
     sampled = sum(row.thinking_tokens + row.answer_tokens for [row] in rows)
-    assert engine.work.decoded - before == sampled
+    assert metered.cost.decoded == sampled
+
+
+@pytest.mark.parametrize("policy", [ShiftedWindow, BudgetForcing, Truncation])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_costs_of_a_sweep_add_up_to_the_steps_of_the_model(engine, policy, temperature, monkeypatch):
+    done, metered = Counter(), Metered(engine)
+    run, extend = transformers._Batch._run, transformers._Row.extend
+
+    def counted_run(batch, ids, mask, positions, cache):
+        is_prompt = mask.dim() == 2  # left-padded
+        done["prefilled"] += int(mask.sum()) if is_prompt else ids.numel() * (ids.shape[1] > 1)
+        return run(batch, ids, mask, positions, cache)
+
+    def counted_extend(row, *values):
+        done["decoded"] += 1
+        done["attended"] += len(row.request.prompt_ids) + len(row.ids)
+        return extend(row, *values)
+
+    monkeypatch.setattr(transformers._Batch, "_run", counted_run)
+    monkeypatch.setattr(transformers._Row, "extend", counted_extend)
+    window_sweep(metered, PROMPTS, [3, 8, 20], policy, hint="!!", max_answer_tokens=4, n=2, temperature=temperature)
+    assert done == {name: vars(metered.cost)[name] for name in done}
+
+
+def test_an_uncut_sample_costs_its_prompt_and_its_own_tokens(engine):
+    request = Request(PROMPTS[2], Truncation(12), (Truncation(20),))
+    [(_, [own, branch])] = engine.decode([request])
+    behind = len(PROMPTS[2])
+    attended = sum(behind + i for i in range(len(own.ids)))
+    assert own.cost == Cost(prefilled=behind, decoded=len(own.ids), attended=attended, depth=len(own.ids))
+    assert (branch.ids, branch.cost) == (own.ids, Cost())
 
 
 def test_a_study_decodes_every_policy_of_its_profile_from_one_trace():
@@ -307,17 +405,6 @@ def test_other_hints_cut_the_same_trace_at_the_same_place(tmp_path):
     assert set(texts.values()) == {"a" * 16}
     assert cut["hint: s1"].hint_tokens == len("\n\nFinal Answer:")
     assert len({row.key for row in cut.values()}) == len(cut)
-
-
-def test_a_confidence_stop_from_the_sweep_is_the_one_decoded_live():
-    engine = ScriptedEngine(write("a" * 10 + "b" * 30))
-    prompts = [encode("p")]
-    policy = ConfidenceStop(32, probe_every=8, hint="!", max_answer_tokens=2)
-    swept = window_sweep(engine, prompts, [8, 12, 16, 24, 32], hint="!", max_answer_tokens=2)
-    rows = [row for window in swept for [row] in swept[window]]
-    assert [[row] for row in confidence_stops(rows, policy)] == generate(engine, prompts, policy)
-    with pytest.raises(ValueError, match=r"no window \[24\]"):
-        confidence_stops([row for row in rows if row.window != 24], policy)
 
 
 def test_the_cost_of_decoding_is_an_upper_bound(tmp_path):
@@ -367,20 +454,6 @@ def test_two_problems_that_ask_the_same_keep_their_rows(tmp_path):
     journal = Journal(tmp_path / "rows.jsonl", Completion)
     rows = sweep_problems(ScriptedEngine(write("ab")), problems, [Truncation(5)], journal, lambda source: None)
     assert [row.problem_id for row in rows] == ["first", "second"]
-
-
-def test_the_confidence_stop_compares_programs_as_programs():
-    first, second = (f"\n```python\nprint({i})\n```" for i in (1, 2))
-    policy = ConfidenceStop(4, 2, agreement=2)
-    rows = [probed_row(window, answer) for window, answer in ((2, first), (4, second))]
-    assert stop_early(policy, rows[:1]) is None
-    assert stop_early(ConfidenceStop(8, 2, agreement=2), rows) is None
-    assert stop_early(ConfidenceStop(8, 2, agreement=2), [rows[0], replace(rows[1], answer_text=first)]) is not None
-
-
-def probed_row(window: int, answer: str) -> Completion:
-    [[row]] = generate(ScriptedEngine(write("abcdefghijklmnop")), [[1]], ShiftedWindow(window, "!", 3))
-    return replace(row, answer_text=answer)
 
 
 def test_the_same_weights_under_two_names_keep_their_names(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ScriptedEngine, write
 from z1lib.pages import demo
-from z1lib.pages.demo import MOST_CHARACTERS, POLICIES, build, policy_named, think
+from z1lib.pages.demo import MOST_CHARACTERS, build, labels, make_policy, think
 from z1lib.window import BudgetForcing, ShiftedWindow
 
 ENGINE = ScriptedEngine(write("a" * 60))
@@ -30,7 +30,7 @@ def watched(engine):
 
 
 def test_two_policies_stream_side_by_side_and_the_hint_is_seen():
-    pages = list(think(watched(ENGINE), "", "what?", 8, "\n\nNow answer:\n", "shifted window", "left alone"))
+    pages = list(think(watched(ENGINE), "", "what?", 8, "\n\nNow answer:\n", "shifted window", "unbounded"))
     assert len(pages) > 20
     left, right = pages[-1]
     assert "cut at 8 tokens" in left
@@ -55,11 +55,11 @@ def test_input_out_of_bounds_is_refused_before_anything_is_decoded(problem, wind
 
 
 def test_every_policy_on_the_page_can_be_made():
-    made = [policy_named(name, 8, "h") for name in POLICIES]
+    made = [make_policy(label, 8, "h") for label in labels()]
     assert isinstance(made[0], ShiftedWindow)
     assert isinstance(made[1], BudgetForcing)
     with pytest.raises(ValueError, match="no policy 'magic'"):
-        policy_named("magic", 8, "h")
+        make_policy("magic", 8, "h")
 
 
 def test_the_page_queues_and_decodes_one_at_a_time():
@@ -70,9 +70,7 @@ def test_the_page_queues_and_decodes_one_at_a_time():
 
 def test_what_cannot_be_decoded_is_an_error_that_the_page_shows():
     with pytest.raises(gradio.Error, match="context"):
-        list(
-            think(ScriptedEngine(ENGINE.script, context_length=8), "", "what?", 8, "h", "shifted window", "left alone")
-        )
+        list(think(ScriptedEngine(ENGINE.script, context_length=8), "", "what?", 8, "h", "shifted window", "unbounded"))
 
 
 def test_the_system_prompt_is_empty_or_the_templates_own():
@@ -84,7 +82,7 @@ def test_the_system_prompt_is_empty_or_the_templates_own():
             return super()._follow(request, policy)
 
     for prompt in ("", None):
-        list(think(Noting(ENGINE.script), prompt, "what?", 8, "h", "shifted window", "left alone"))
+        list(think(Noting(ENGINE.script), prompt, "what?", 8, "h", "shifted window", "unbounded"))
     assert asked[0].startswith("s:\nu:")  # as the toy tokenizer writes system and user
     assert asked[-1].startswith("u:")
 

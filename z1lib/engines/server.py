@@ -21,11 +21,11 @@ import httpx
 import openai
 from transformers import AutoConfig, AutoTokenizer
 
+from z1lib.cost import Cost
 from z1lib.engines.base import (
     Decoded,
     Request,
     Track,
-    Work,
     check_context,
     derive_seed,
     extend_forced,
@@ -68,7 +68,7 @@ class ServerEngine:
         if serve_options is not None:
             base_url, stop = serve(model, **serve_options)
             self.stop = weakref.finalize(self, stop)
-        self.base_url, self.concurrency, self.work = base_url, concurrency, Work()
+        self.base_url, self.concurrency = base_url, concurrency
         self.options = {"base_url": base_url, "api_key": api_key, "max_retries": retries}
         self.options["timeout"] = httpx.Timeout(SILENCE_S, connect=10)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
@@ -197,14 +197,15 @@ class _Session:
     async def _follow(self, request: Request, policy: Policy, ids: list[int], grow: Callable | None = None) -> Decoded:
         """Decode behind `ids` under the policy; `grow(ids, ended)` is told of every new id."""
         stream, empty = bool(grow and (request.branches or request.watch)), 0
+        costs: list[Cost] = []
         while True:
             if stream:
                 grow(ids, False)
             extend_forced(policy, ids)
             if policy.finished(ids):
-                return Decoded(ids, False)
+                return Decoded(ids, False, sum(costs, Cost()))
             before = len(ids)
-            async with aclosing(self._receive(request, policy, ids, stream)) as tokens:
+            async with aclosing(self._receive(request, policy, ids, costs, stream)) as tokens:
                 async for token in tokens:
                     step = policy.step(ids)
                     if step.force not in (None, token):  # the server does not know: what follows is in vain
@@ -214,7 +215,7 @@ class _Session:
                     if stream:
                         grow(ids, ended)
                     if ended or policy.finished(ids):
-                        return Decoded(ids, ended)
+                        return Decoded(ids, ended, sum(costs, Cost()))
                     if ids[-1] != token:
                         break
             empty = empty + 1 if len(ids) == before else 0
@@ -226,25 +227,30 @@ class _Session:
             raise ServerError(f"{self.engine.base_url} answered {empty} times in a row without a token")
         await asyncio.sleep(2**empty)
 
-    async def _receive(self, request: Request, policy: Policy, ids: list[int], stream: bool) -> AsyncIterator[int]:
-        """The ids of one HTTP request; those of a stream that breaks are fewer, and the caller goes on behind them."""
+    async def _receive(
+        self, request: Request, policy: Policy, ids: list[int], costs: list[Cost], stream: bool
+    ) -> AsyncIterator[int]:
+        """The ids of one HTTP request; those of a stream that breaks are fewer, and the caller goes on behind them.
+
+        Appends to `costs` what was sent and received; what the server reads for it is not known.
+        """
         engine = self.engine
         body = engine.body(request, policy, ids, stream)
         try:
             answer = await self.client.completions.create(**body)
         except (openai.OpenAIError, ValueError) as error:
             raise engine.explain(error) from error
-        engine.work.prefilled += len(body["prompt"])
+        costs.append(Cost(len(body["prompt"]), attended=None, scored=None))
         if not stream:
             fresh = engine.read_ids(answer)
-            engine.work.decoded += len(fresh)
+            costs.append(Cost(decoded=len(fresh), depth=len(fresh)))
             for token in fresh:
                 yield token
             return
         try:
             async for piece in answer:
                 fresh = engine.read_ids(piece) if piece.choices else []
-                engine.work.decoded += len(fresh)
+                costs.append(Cost(decoded=len(fresh), depth=len(fresh)))
                 for token in fresh:
                     yield token
         except (openai.APIError, httpx.TransportError):

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from z1lib.cost import Cost
 from z1lib.engines.attention import GROUPED
-from z1lib.engines.base import Decoded, Request, Track, Work, check_context, derive_seed, extend_forced
+from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced
 from z1lib.engines.cache import SlotCache
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy
@@ -24,7 +25,10 @@ from z1lib.window import Policy
 
 @dataclass
 class _Row:
-    """A completion being decoded; `branch` is 0 for the request's own policy, else the branch's number."""
+    """A completion being decoded; `branch` is 0 for the request's own policy, else the branch's number.
+
+    `prefilled`, `decoded` and `attended` add up what it has cost so far (`cost.Cost`).
+    """
 
     index: int
     branch: int
@@ -32,6 +36,9 @@ class _Row:
     request: Request
     ids: list[int]
     ended: bool = False
+    prefilled: int = 0
+    decoded: int = 0
+    attended: int = 0
 
     def extend(self, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int]) -> None:
         """Append the next id, the likeliest or a sampled one, unless the policy puts another in its place."""
@@ -39,8 +46,13 @@ class _Row:
         token = likeliest if self.request.temperature == 0 else sample_token(logits, self.request, len(self.ids))
         if step.instead is not None and token in step.of:
             token = step.instead
+        self.decoded += 1
+        self.attended += len(self.request.prompt_ids) + len(self.ids)
         self.ids.append(token)
         self.ended = token in end_ids
+
+    def finish(self) -> Decoded:
+        return Decoded(self.ids, self.ended, Cost(self.prefilled, self.decoded, self.attended, depth=self.decoded))
 
 
 class TransformersEngine:
@@ -61,13 +73,13 @@ class TransformersEngine:
         self.arithmetic = f"transformers {self.model.dtype}"
         self.end_ids = end_token_ids(model, self.tokenizer)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
-        self.batch_size, self.work = batch_size, Work()
+        self.batch_size = batch_size
 
     @torch.inference_mode()
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """See `Engine.decode`. Every prompt is checked against the context before the first is decoded."""
         tracks: list[Track] = []
-        batch = _Batch(self.model, self.device, tracks, self.work)
+        batch = _Batch(self.model, self.device, tracks)
         queue: deque[int] = deque()
         while len(tracks) < len(requests) or queue or batch.rows:
             fresh = range(len(tracks), len(requests))
@@ -89,8 +101,8 @@ class TransformersEngine:
 class _Batch:
     """Rows with their cache and the logits (rows x vocabulary) of their next ids."""
 
-    def __init__(self, model, device: str, tracks: list[Track], work: Work):
-        self.model, self.device, self.tracks, self.work = model, device, tracks, work
+    def __init__(self, model, device: str, tracks: list[Track]):
+        self.model, self.device, self.tracks = model, device, tracks
         self.rows: list[_Row] = []
         self.cache = SlotCache(model.config, device)
         self.logits = torch.empty(0, device=device)
@@ -98,7 +110,8 @@ class _Batch:
     def admit(self, rows: list[_Row]) -> None:
         """Prefill new rows, left-padded, and add them."""
         prompts = [row.request.prompt_ids + row.ids for row in rows]
-        self.work.prefilled += sum(map(len, prompts))
+        for row, prompt in zip(rows, prompts):
+            row.prefilled = len(prompt)
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self.device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
@@ -112,7 +125,6 @@ class _Batch:
 
     def extend(self, end_ids: frozenset[int]) -> None:
         """Give every row its next id, let finished rows go and branches part, and compute the next logits."""
-        self.work.decoded += len(self.rows)
         likeliest = self.logits.argmax(dim=-1).tolist()
         for row, token, logits in zip(self.rows, likeliest, self.logits):
             row.extend(token, logits, end_ids)
@@ -126,7 +138,8 @@ class _Batch:
         for count in sorted({len(ids) for ids in lacking} - {0}):
             slots = [slot for slot, ids in enumerate(lacking) if len(ids) == count]
             positions, mask = self.cache.open(slots, count)
-            self.work.prefilled += len(slots) * count if count > 1 else 0
+            for slot in slots:
+                self.rows[slot].prefilled += count if count > 1 else 0
             ids = torch.tensor([lacking[slot] for slot in slots], device=self.device)
             self.logits[slots] = self._run(ids, mask, positions, self.cache)
             self.cache.close()
@@ -147,7 +160,7 @@ class _Batch:
         parted = track.part(row.ids, row.ended) if row.branch == 0 else []
         going = [_Row(row.index, branch, policy, row.request, ids) for branch, policy, ids in parted]
         if row.ended or row.policy.finished(row.ids):
-            track.done[row.branch] = Decoded(row.ids, row.ended)
+            track.done[row.branch] = row.finish()
             return going
         extend_forced(row.policy, row.ids)
         return [row, *going]

@@ -19,11 +19,11 @@ from vllm.inputs import TokensPrompt
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 
+from z1lib.cost import Cost
 from z1lib.engines.base import (
     Decoded,
     Request,
     Track,
-    Work,
     check_context,
     derive_seed,
     extend_forced,
@@ -42,6 +42,7 @@ class _Running:
     branch: int
     policy: Policy
     ids: list[int]
+    decoded: int = 0  # forced ids too: vLLM steps through them
 
 
 class VllmEngine:
@@ -58,7 +59,7 @@ class VllmEngine:
             dtype = str(AutoConfig.from_pretrained(model).get_text_config().dtype).removeprefix("torch.")
         self.llm = LLM(model=str(model), dtype=dtype, **{"disable_log_stats": True, **options})
         self.tokenizer = self.llm.get_tokenizer()
-        self.model_name, self.fingerprint, self.work = str(model), fingerprint(model), Work()
+        self.model_name, self.fingerprint = str(model), fingerprint(model)
         self.end_ids = end_token_ids(model, self.tokenizer)
         config = self.llm.llm_engine.vllm_config
         self.arithmetic = f"vllm {config.model_config.dtype} {config.model_config.quantization}"
@@ -111,15 +112,17 @@ class VllmEngine:
             [fresh] = output.outputs
             one.ids += fresh.token_ids
             moved.append(one.index)
-            self.work.decoded += len(fresh.token_ids)
+            one.decoded += len(fresh.token_ids)
             ended = fresh.finish_reason == "stop"
             if ended and one.policy.finished(one.ids[:-1]):  # our processor's end token, not the model's
                 ended = False
                 one.ids.pop()
             self._part(running, one, ended)
             if output.finished:
-                one.track.done[one.branch] = Decoded(one.ids, ended)
-                self.work.prefilled += len(output.prompt_token_ids) - (output.num_cached_tokens or 0)
+                prompt, decoded = len(output.prompt_token_ids), one.decoded
+                attended = decoded * prompt + decoded * (decoded - 1) // 2
+                cost = Cost(prompt - (output.num_cached_tokens or 0), decoded, attended, depth=decoded)
+                one.track.done[one.branch] = Decoded(one.ids, ended, cost)
                 del running[output.request_id]
         return moved
 

@@ -6,15 +6,16 @@ account (`records.Completion`) and a key of all that determines it.
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from z1lib.engines.base import Decoded, Engine, Request, check_context
-from z1lib.grading.answers import extract_answer, extract_code
+from z1lib.engines.base import Decoded, Engine, Request
+from z1lib.files import Journal, exclusive
 from z1lib.records import Completion
-from z1lib.window import HINT, ConfidenceStop, Policy, ShiftedWindow, Truncation, check_windows
+from z1lib.window import HINT, Policy, ShiftedWindow, at, check_windows
 
 Prompt = str | list[int]
 
@@ -22,7 +23,7 @@ Prompt = str | list[int]
 def generate(
     engine: Engine,
     prompts: list[Prompt],
-    policy: Policy | ConfidenceStop | list[Policy],
+    policy: Policy | list[Policy],
     n: int = 1,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -33,13 +34,11 @@ def generate(
     A prompt is a string, already templated, or a list of token ids. `temperature` 0 is greedy. Raises ValueError for
     n < 1, an empty prompt, or a prompt that does not fit the context with all the policy may write.
     """
-    if isinstance(policy, ConfidenceStop):
-        return _generate_probing(engine, prompts, policy, n, temperature, top_p, seed)
     policies = policy if isinstance(policy, list) else [policy] * len(prompts)
     if len(policies) != len(prompts):
         raise ValueError(f"{len(policies)} policies for {len(prompts)} prompts")
-    groups = [[one] for one in policies]
-    return [[row for [row] in samples] for samples in _decode(engine, prompts, groups, n, temperature, top_p, seed)]
+    rows = [row for [row] in sweep(engine, prompts, [[one] for one in policies], n, temperature, top_p, seed)]
+    return [rows[i * n : (i + 1) * n] for i in range(len(prompts))]
 
 
 def window_sweep(
@@ -61,31 +60,45 @@ def window_sweep(
     of `generate`, since the noise is keyed by seed, sample and position. Raises ValueError unless the windows rise.
     """
     check_windows(windows)
-    policies = [make_policy(policy, window, hint, max_answer_tokens) for window in windows]
-    rows = _decode(engine, prompts, [policies] * len(prompts), n, temperature, top_p, seed)
-    return {w: [[sample[i] for sample in samples] for samples in rows] for i, w in enumerate(windows)}
+    policies = [at(policy, window, hint=hint, max_answer_tokens=max_answer_tokens) for window in windows]
+    rows = sweep(engine, prompts, [policies] * len(prompts), n, temperature, top_p, seed)
+    by_window = dict(zip(windows, zip(*rows)))
+    return {w: [[*own[i * n : (i + 1) * n]] for i in range(len(prompts))] for w, own in by_window.items()}
 
 
-def make_policy(policy: type[Policy], window: int, hint: str, max_answer_tokens: int) -> Policy:
-    """A policy of this kind at this window; truncation has neither hint nor answer."""
-    if issubclass(policy, Truncation):
-        return policy(window)
-    return policy(window, hint=hint, max_answer_tokens=max_answer_tokens)
+def sweep(
+    engine: Engine,
+    prompts: list[Prompt],
+    groups: list[list[Policy]],
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    names: list[str] | None = None,
+    journal: Journal | None = None,
+) -> list[list[Completion]]:
+    """One list a prompt and sample, in that order: its completions under each policy of `groups[prompt]`, longest last.
 
-
-def _decode(engine, prompts, policies, n, temperature, top_p, seed) -> list[list[list[Completion]]]:
-    """Completions by prompt, sample and policy; `policies[i]` are prompt i's, the longest last."""
+    Each prompt and sample is decoded once. `names` are the problems' ids. Rows already in `journal` are not decoded
+    again; new ones are appended as their request finishes, so a rerun after a kill goes on where it stopped.
+    """
     check_sampling(n, temperature, top_p)
     encoded = [encode_templated(engine, prompt) for prompt in prompts]
-    requests = [
-        make_request(engine, ids, group, sample, temperature, top_p, seed)
-        for ids, group in zip(encoded, policies)
-        for sample in range(n)
-    ]
-    rows: list = [None] * len(requests)
-    for index, decoded in tqdm(engine.decode(requests), total=len(requests), desc="decoding", leave=False):
-        rows[index] = complete(engine, requests[index], decoded, problem_id=str(index // n))
-    return [rows[i * n : (i + 1) * n] for i in range(len(prompts))]
+    sampling = [(sample, temperature, top_p, seed) for sample in range(n)]
+    requests = [make_request(engine, ids, group, *one) for ids, group in zip(encoded, groups) for one in sampling]
+    named = [name for name in names or map(str, range(len(prompts))) for _ in sampling]
+    keys = [[completion_key(engine, one, policy) for policy in (*one.branches, one.policy)] for one in requests]
+    stored = journal.rows if journal else {}
+    todo = [i for i, own in enumerate(keys) if any(key not in stored for key in own)]
+    model = Path(engine.model_name).name
+    waiting = {"total": len(requests), "initial": len(requests) - len(todo), "desc": model, "leave": bool(journal)}
+    with exclusive(journal.path) if journal else nullcontext():
+        for place, decoded in tqdm(engine.decode([requests[i] for i in todo]), **waiting):
+            rows = complete(engine, requests[todo[place]], decoded, named[todo[place]])
+            fresh = [row for row in rows if row.key not in stored]
+            journal.append(fresh) if journal else stored.update((row.key, row) for row in fresh)
+    # The same weights may go by two names, and two problems may ask the same: the key knows neither name.
+    return [[replace(stored[key], model=model, problem_id=name) for key in own] for name, own in zip(named, keys)]
 
 
 def check_sampling(n: int, temperature: float, top_p: float) -> None:
@@ -94,51 +107,6 @@ def check_sampling(n: int, temperature: float, top_p: float) -> None:
         raise ValueError(f"n must be an integer of at least 1, got {n!r}")
     if temperature < 0 or not 0 < top_p <= 1:
         raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}")
-
-
-def _generate_probing(engine, prompts, policy: ConfidenceStop, n, temperature, top_p, seed) -> list[list[Completion]]:
-    """Confidence stop: each probe is a request behind the trace of the one before, sent as soon as that is answered."""
-    check_sampling(n, temperature, top_p)
-    probes = policy.probes()
-    requests = [
-        make_request(engine, encode_templated(engine, prompt), probes[:1], sample, temperature, top_p, seed)
-        for prompt in prompts
-        for sample in range(n)
-    ]
-    check_context([replace(request, policy=probes[-1]) for request in requests], engine.context_length)
-    found: list[list[Completion]] = [[] for _ in requests]
-    owner = list(range(len(requests)))  # of every request, the first ones and those that follow, whose it is
-    with tqdm(total=len(requests), desc="decoding", leave=False) as progress:
-        for index, [decoded] in engine.decode(requests):
-            request, rows = requests[index], found[owner[index]]
-            rows.append(complete_one(engine, request, request.policy, decoded, str(owner[index] // n)))
-            if stop_early(policy, rows):
-                progress.update()
-                continue
-            trace = tuple(decoded.ids[: request.policy.window])
-            following = make_request(
-                engine, request.prompt_ids, [probes[len(rows)]], request.sample, temperature, top_p, seed
-            )
-            owner.append(owner[index])
-            requests.append(replace(following, prefix_ids=trace))
-    rows = [stop_early(policy, probed) for probed in found]
-    return [rows[i * n : (i + 1) * n] for i in range(len(prompts))]
-
-
-def stop_early(policy: ConfidenceStop, probed: list[Completion]) -> Completion | None:
-    """The completion of a confidence stop, from those of its probes in order (`policy.probes()`, or the first few).
-
-    None where the probes given do not settle it. So a sweep over the probes' windows gives what `generate` gives.
-    """
-    answers: list[str | None] = []
-    spent = 0
-    for row in probed:
-        answers.append(extract_code(row)[0] or extract_answer(row)[0])
-        if not row.overran or policy.is_settled(answers) or row.window == policy.window:
-            key = hashlib.sha256(json.dumps([row.key, asdict(policy)]).encode()).hexdigest()[:24]
-            return replace(row, policy=policy.name, window=policy.window, probe_tokens=spent, key=key)
-        spent += row.hint_tokens + row.answer_tokens
-    return None
 
 
 def encode_templated(engine: Engine, prompt: Prompt) -> list[int]:

@@ -11,26 +11,22 @@ import gradio
 
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines.base import Engine, load_engine
-from z1lib.inference.decode import make_policy
 from z1lib.inference.stream import stream
 from z1lib.pages.explorer import show_trace
-from z1lib.window import HINT, BudgetForcing, Policy, ShiftedWindow, Truncation, Unbounded
+from z1lib.window import HINT, Policy, Unbounded, at, policies_by_name, policy_named
 
 MOST_CHARACTERS, MOST_TOKENS, ANSWER = 2000, 512, 48
-POLICIES = {
-    "shifted window": ShiftedWindow,
-    "budget forcing": BudgetForcing,
-    "cut at the window": Truncation,
-    "left alone": Unbounded,
-}
 EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
 
 
-def policy_named(name: str, window: int, hint: str) -> Policy:
-    """The policy of that name on the page. Raises ValueError for one that is not there."""
-    if name not in POLICIES:
-        raise ValueError(f"no policy {name!r}; there are {list(POLICIES)}")
-    return make_policy(POLICIES[name], MOST_TOKENS if name == "left alone" else window, hint, ANSWER)
+def labels() -> list[str]:
+    return [name.replace("_", " ") for name in policies_by_name()]
+
+
+def make_policy(label: str, window: int, hint: str) -> Policy:
+    """The policy with that label on the page. Raises ValueError for one that is not there."""
+    policy = policy_named(label.replace(" ", "_"))
+    return at(policy, MOST_TOKENS if policy is Unbounded else window, hint=hint, max_answer_tokens=ANSWER)
 
 
 def think(
@@ -44,7 +40,7 @@ def think(
     if not 0 <= int(window) <= MOST_TOKENS:
         raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
     prompt = encode_prompt(engine.tokenizer, conversation(problem, system_prompt))
-    policies = [policy_named(name, int(window), hint) for name in (left, right)]
+    policies = [make_policy(label, int(window), hint) for label in (left, right)]
     try:
         for completions in stream(engine, prompt, policies):
             yield tuple(show_trace(row, hint) for row in completions)
@@ -62,9 +58,7 @@ def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
         window = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
         hint = gradio.Textbox(HINT, label="hint", lines=3)
         with gradio.Row():
-            names = [
-                gradio.Dropdown(list(POLICIES), value=name, label="policy") for name in ("shifted window", "left alone")
-            ]
+            names = [gradio.Dropdown(labels(), value=name, label="policy") for name in ("shifted window", "unbounded")]
         button = gradio.Button("think", variant="primary")
         with gradio.Row():
             pages = [gradio.HTML(label=name, elem_id=f"page-{i}") for i, name in enumerate(("left", "right"))]

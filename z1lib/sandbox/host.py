@@ -38,6 +38,8 @@ from pathlib import Path
 
 import psutil
 
+from z1lib.cost import Cost
+
 GUEST, TESTER = (Path(__file__).with_name(name).read_text("utf-8") for name in ("guest.py", "tester.py"))
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr
 DISK_MB = 64
@@ -65,6 +67,10 @@ class ExecutionResult:
     error: str | None
     wall_s: float
     isolation: str
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(programs=1, program_s=self.wall_s)
 
 
 def execute_code(program: str, stdin: str = "", timeout_s: float = 10.0, memory_mb: int = 1024) -> ExecutionResult:

@@ -1,1 +1,6 @@
-"""Which of several answers is the answer: pure rules over candidates, in the order in which they were paid for."""
+"""Rules: which of several answers to a problem counts, and when to stop drawing more. No rule decodes anything."""
+
+from z1lib.selection.pool import replay
+from z1lib.selection.rules import Anyone, Candidate, FirstAgreeing, Oracle, ShortestOf, Vote
+
+__all__ = ["Anyone", "Candidate", "FirstAgreeing", "Oracle", "ShortestOf", "Vote", "replay"]

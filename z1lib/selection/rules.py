@@ -1,0 +1,136 @@
+"""The rules: pure functions of the candidate answers so far, in the order in which they were paid for.
+
+`choose` gives the index of the answer, or None for one more candidate; with `budget` candidates it always gives one. A
+candidate without an answer costs, and is chosen only where none has one. Ties go to the earliest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+from z1lib.cost import Cost
+from z1lib.grading.equivalence import is_equivalent
+
+Same = Callable[[str, str], bool]
+is_same_answer: Same = cache(is_equivalent)  # math-verify takes milliseconds
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer and what it took beyond the candidates before it; `outcomes` of its program on some inputs."""
+
+    answer: str | None
+    score: float | None
+    cost: Cost
+    outcomes: tuple[str, ...] = ()
+
+
+class Rule(Protocol):
+    name: str
+    budget: int | None  # candidates at most; None: as many as there are
+
+    def choose(self, drawn: Sequence[Candidate]) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the rules below share: at the budget, the vote of `voters`. Raises ValueError for a count below 1."""
+
+    same: Same = field(default=is_same_answer, repr=False, kw_only=True)
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if type(value) is int and value < 1:
+                raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {value}")
+
+    def choose(self, drawn):
+        if self.budget is None or len(drawn) < self.budget:
+            return None
+        return vote([one.answer for one in drawn], self.voters(drawn), self.same)
+
+    def voters(self, drawn: Sequence[Candidate]) -> Sequence[int]:
+        return range(len(drawn))
+
+
+@dataclass(frozen=True)
+class Vote(_Rule):
+    """The answer that most of the candidates give."""
+
+    budget: int | None = None
+    name = "vote"
+
+
+@dataclass(frozen=True)
+class FirstAgreeing(_Rule):
+    """The latest of the first `agreement` answers in a row that are the same; else the last candidate, whatever it is.
+
+    Along windows that is to stop thinking when the answer no longer changes, and the last candidate is the whole
+    thinking. `votes`: the vote instead of the last (along samples: early-stopping self-consistency, arXiv 2401.10480).
+    """
+
+    agreement: int = 2
+    budget: int | None = None
+    votes: bool = False
+    name = "first_agreeing"
+
+    def choose(self, drawn):
+        last = [one.answer for one in drawn[-self.agreement :]]
+        if len(last) == self.agreement and None not in last and all(self.same(one, last[-1]) for one in last):
+            return len(drawn) - 1
+        return super().choose(drawn)
+
+    def voters(self, drawn):
+        return range(len(drawn)) if self.votes else [len(drawn) - 1]
+
+
+@dataclass(frozen=True)
+class ShortestOf(_Rule):
+    """The vote of the `m` candidates of least depth that have an answer (short-m@k, arXiv 2505.17813).
+
+    All are paid for in full; an engine that decodes them side by side could stop the others when `m` have ended.
+    """
+
+    m: int = 1
+    budget: int | None = None
+    name = "shortest_of"
+
+    def voters(self, drawn):
+        order = sorted(range(len(drawn)), key=lambda i: (drawn[i].answer is None, drawn[i].cost.depth))
+        return sorted(order[: self.m])
+
+
+@dataclass(frozen=True)
+class Oracle(Vote):
+    """A bound: the first right candidate, which no one can choose without knowing the answer; the last if none is."""
+
+    name = "oracle"
+
+    def pick(self, correct: Sequence[bool]) -> Sequence[int]:
+        return [list(correct).index(True) if any(correct) else len(correct) - 1]
+
+
+@dataclass(frozen=True)
+class Anyone(Vote):
+    """A bound: the mean of all candidates, which is what choosing by lot gives."""
+
+    name = "anyone"
+
+    def pick(self, correct: Sequence[bool]) -> Sequence[int]:
+        return range(len(correct))
+
+
+def vote(answers: Sequence[str | None], voters: Sequence[int], same: Same) -> int:
+    """The first voter with the answer that most give, of rising indices; the first of all where none has one."""
+    groups = group_answers([answers[i] for i in voters], same)
+    given = [group for group in groups if group is not None]
+    return voters[max(given, key=given.count)] if given else voters[0]
+
+
+def group_answers(answers: Sequence[str | None], same: Same) -> list[int | None]:
+    """For each answer the index of the first that is the same; None where there is none."""
+    groups: list[int | None] = []
+    for index, answer in enumerate(answers):
+        firsts = (group for group in dict.fromkeys(groups) if group is not None and same(answers[group], answer))
+        groups.append(None if answer is None else next(firsts, index))
+    return groups
