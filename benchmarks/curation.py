@@ -152,7 +152,7 @@ def compare_dedup(count: int, base: Path, folder: Path, repeats: int) -> dict:
 
 def sketch(questions: list[str]) -> int:
     """How many questions repeat an earlier one, for datasketch at the same bands and rows."""
-    config = PROFILE.near_duplicates
+    config = PROFILE.curation.near_duplicates
     signed = Dataset.from_dict({"question": questions}).map(
         sign, batched=True, num_proc=WORKERS, remove_columns=["question"], load_from_cache_file=False
     )
@@ -167,7 +167,7 @@ def sketch(questions: list[str]) -> int:
 
 
 def sign(batch: dict) -> dict:
-    config = PROFILE.near_duplicates
+    config = PROFILE.curation.near_duplicates
     signatures = []
     for question in batch["question"]:
         words, size = CODE_WORDS.word_tokenize(question.lower()), config["n_grams"]
@@ -215,7 +215,7 @@ def main() -> None:
             print(json.dumps(run_once(int(count), Path(base), Path(folder))))
             return
         mini = load_profile("mini")
-        base = save_base_model(Path(folder) / "base", mini.base_model, "main", mini.base_model_package, 0)
+        base = save_base_model(Path(folder) / "base", mini.model.base, "main", mini.model.package, 0)
         rows = [in_a_process("--measure", count, base) for count in given.rows]
         for row in rows:
             row["s per 1,000 rows"] = 1000 * row["total s"] / row["rows"]

@@ -47,11 +47,11 @@ BATCHES, STEPS = 4, 6  # batches a step, and steps: so few that they take a minu
 
 def make_rows(profile: Profile) -> list[Trajectory]:
     """Examples whose bytes are their tokens: a step as long as can be, then others of the mean length, give or take."""
-    longest = min(profile.max_response_tokens, profile.max_length - TEMPLATE - MEAN_PROMPT)
-    mean = profile.response_token_budget // profile.train_problems
+    longest = min(profile.curation.max_response_tokens, profile.sft.max_length - TEMPLATE - MEAN_PROMPT)
+    mean = profile.curation.response_token_budget // profile.curation.train_problems
     shares = [0.25, 0.5, 0.75, 1, 1, 1.25, 1.5, 1.75]
-    responses = [int(mean * shares[i % 8]) for i in range(STEPS * BATCHES * profile.batch_size)]
-    lengths = [(profile.max_length - TEMPLATE - longest, longest)] * BATCHES * profile.batch_size
+    responses = [int(mean * shares[i % 8]) for i in range(STEPS * BATCHES * profile.sft.batch_size)]
+    lengths = [(profile.sft.max_length - TEMPLATE - longest, longest)] * BATCHES * profile.sft.batch_size
     lengths += [(MEAN_PROMPT, response) for response in responses]
     return [
         Trajectory(f"t{i}", "q" * prompt, "a" * response, response, 1, "bytes", "z1")

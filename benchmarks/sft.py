@@ -38,7 +38,7 @@ LEAST_SPEED_UP = 1.8
 
 def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
     """Examples to train on, and others to take the final loss on."""
-    problems = tracing.make_problems(count + HELD_OUT, profile.train_levels, seed, "tracing", set())
+    problems = tracing.make_problems(count + HELD_OUT, profile.curation.train_levels, seed, "tracing", set())
     told = gather.tell(problems, "z1", "plain", tokenizer)
     return told[:count], told[count:]
 
@@ -46,8 +46,12 @@ def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
 def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrainer:
     """TRL's trainer on our tokenised examples, in the same random order."""
     tokenizer = AutoTokenizer.from_pretrained(base)
-    given = {"per_device_train_batch_size": profile.batch_size, "learning_rate": profile.learning_rate}
-    given |= {"lr_scheduler_type": "cosine", "warmup_steps": profile.warmup_steps, "num_train_epochs": profile.epochs}
+    given = {"per_device_train_batch_size": profile.sft.batch_size, "learning_rate": profile.sft.learning_rate}
+    given |= {
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": profile.sft.warmup_steps,
+        "num_train_epochs": profile.sft.epochs,
+    }
     given |= {"output_dir": str(folder), "seed": profile.seed, "data_seed": profile.seed, "report_to": "none"}
     if way == "trl_same_flags":
         ours = train.make_config(profile, folder)
@@ -55,7 +59,7 @@ def make_trl(way: str, rows: list, base: Path, folder: Path, profile) -> SFTTrai
             key: getattr(ours, key)
             for key in ("gradient_checkpointing", "padding_free", "bf16", "fp16", "logging_steps")
         }
-        given |= {"max_length": None, "save_steps": profile.save_steps}
+        given |= {"max_length": None, "save_steps": profile.sft.save_steps}
     return SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         args=SFTConfig(use_cpu=not torch.cuda.is_available(), **given),
@@ -137,7 +141,7 @@ def main() -> None:
         print(json.dumps(run_one(way, Path(base), int(count), int(seed))))
         return
     mini, runs = load_profile("mini"), Path(__file__).parent.parent / "runs"
-    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    source = mini.model.base, mini.model.revision, mini.model.package
     base = save_base_model(runs / "bench" / "base", *source, mini.seed)
     print(f"{options.examples} examples of mini, {options.seeds} seeds")
     # The ways take turns, so that a machine that slows down slows all of them.

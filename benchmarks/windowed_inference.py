@@ -36,7 +36,7 @@ def find_model() -> str:
     runs, mini = Path(__file__).parent.parent / "runs", load_profile("mini")
     if (trained := runs / "mini" / "models" / "z1").is_dir():
         return str(trained)
-    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    source = mini.model.base, mini.model.revision, mini.model.package
     return str(save_base_model(runs / "bench" / "base", *source, mini.seed))
 
 

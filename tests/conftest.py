@@ -13,6 +13,7 @@ import pytest
 
 from z1lib.engines.base import Decoded, Request, check_context
 from z1lib.models import save_base_model
+from z1lib.profile import MOVED, Profile, load_profile
 
 END = 0
 
@@ -63,6 +64,15 @@ class ScriptedEngine:
             if step.force is None and ids[-1] in self.end_ids:
                 return Decoded(ids, True)
         return Decoded(ids, False)
+
+
+def make_profile(name: str, **keys) -> Profile:
+    """A profile with some keys overridden, each given without its section, under the name of the flat profiles."""
+    sections: dict = {"seed": keys.pop("seed")} if "seed" in keys else {}
+    for key, value in keys.items():
+        section, _, own = {**MOVED, "models": "inference.models"}[key].partition(".")
+        sections.setdefault(section, {})[own] = value
+    return load_profile(name, **sections)
 
 
 def encode(text: str) -> list[int]:

@@ -12,12 +12,12 @@ import sys
 import pytest
 import torch
 
+from tests.conftest import make_profile
 from tests.sft.test_footprint import RECIPES, check_estimate
 from tests.sft.test_sft import losses, rows
 from z1lib.engines.base import load_engine
 from z1lib.inference.decode import generate, window_sweep
 from z1lib.models import make_random_model
-from z1lib.profile import load_profile
 from z1lib.sft import launch, train
 from z1lib.window import HINT, ShiftedWindow
 
@@ -93,7 +93,7 @@ LORA = {"mixed_precision": "bf16", "lora": {"r": 8, "target_modules": "all-linea
 @pytest.mark.parametrize(("values", "tolerance"), [({"mixed_precision": "no"}, 0.02), (PAPER, 0.05), (LORA, 0.05)])
 def test_a_run_trains_on_the_gpu_with_the_losses_of_the_cpu(tiny_model, tmp_path, values, tolerance):
     """In float32; in the paper's precision without padding, through TRL's own loss head; with adapters."""
-    profile = load_profile("smoke", **values)
+    profile = make_profile("smoke", **values)
     on_gpu = losses(train.fine_tune(rows(32), tiny_model, tmp_path / "gpu", profile))
     job = launch.write_job(rows(32), tiny_model, tmp_path / "cpu", profile)
     command = [sys.executable, "-m", "z1lib.sft.launch", str(job)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from tests.conftest import make_profile
 from z1lib.files import hash_path
 from z1lib.hardware import MissingHardware, check_hardware
 from z1lib.models import ModelUnavailable, fingerprint, save_base_model
@@ -32,7 +33,7 @@ def test_released_weights_take_the_place_of_training(tmp_path, hub_cache, tiny_m
     snapshot = hub_cache.snapshot("nobody/tiny", "0" * 40, kind="models")
     shutil.copytree(tiny_model, snapshot, dirs_exist_ok=True)
     released = {"z1": f"nobody/tiny@{'0' * 40}", "s1": "nobody/absent@main"}
-    study = Study(load_profile("smoke", released_models=released), tmp_path)
+    study = Study(make_profile("smoke", released_models=released), tmp_path)
     for _ in range(2):  # the second time it is linked already
         assert Path(study.model("z1")).name == "z1"
     assert fingerprint(study.model("z1")) == fingerprint(tiny_model)
@@ -61,7 +62,7 @@ def test_the_committed_artifacts_serve_only_where_something_is_missing(tmp_path)
 
 
 def test_provenance_names_commit_versions_seed_times_and_hashes(tmp_path):
-    study = Study(load_profile("smoke", seed=4), tmp_path)
+    study = Study(make_profile("smoke", seed=4), tmp_path)
     study.path("a.jsonl").write_text("x")
     study.finish("01_curation", ["a.jsonl"])
     study.finish("02_sft", [])
@@ -78,7 +79,7 @@ def test_provenance_names_commit_versions_seed_times_and_hashes(tmp_path):
 def test_wanting_gpus_that_are_not_there_is_one_line_that_names_a_profile_that_runs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(MissingHardware, match="wants 99 GPU.* of 80 GiB.* this machine's GPUs is mini") as error:
-        check_hardware(load_profile("paper", gpus=99))
+        check_hardware(make_profile("paper", gpus=99))
     assert "\n" not in str(error.value)
     check_hardware(load_profile("mini"))
 
@@ -98,7 +99,7 @@ def test_a_base_model_of_another_source_is_not_taken_for_this_one(tmp_path):
 
 
 def test_a_model_trained_here_is_not_taken_for_a_released_one(tmp_path, tiny_model):
-    study = Study(load_profile("smoke", released_models={"z1": "nobody/tiny@main"}), tmp_path)
+    study = Study(make_profile("smoke", released_models={"z1": "nobody/tiny@main"}), tmp_path)
     shutil.copytree(tiny_model, study.models / "z1")
     with pytest.raises(ModelUnavailable, match="z1 was trained here: move it away"):
         study.model("z1")

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import END, ScriptedEngine, encode, write
+from tests.conftest import END, ScriptedEngine, encode, make_profile, write
 from z1lib import window
 from z1lib.analysis import figures
 from z1lib.inference import generate, window_sweep
 from z1lib.inference.sweep import study_policies
 from z1lib.pages import demo
-from z1lib.profile import BadProfile, load_profile
+from z1lib.profile import BadProfile
 from z1lib.window import (
     HINT,
     HINTS,
@@ -265,7 +265,7 @@ def test_a_new_policy_is_taken_everywhere_once_it_is_in_the_tuple(monkeypatch):
     assert from_json(to_json(bound(policy))) == bound(policy)
     models = {"base": "silence", "z1": "twice_hinted"}
     hints = {"shifted_window": "?", "twice_hinted": "!"}
-    profile = load_profile("smoke", models=models, hints=hints, released_models={})
+    profile = make_profile("smoke", models=models, hints=hints, released_models={})
     assert {policy.name for policy in study_policies(profile, "z1")} >= {"twice_hinted", "truncation", "unbounded"}
     assert "silence" in {policy.name for policy in study_policies(profile, "base")}
     assert isinstance(demo.make_policy("twice hinted", 8, "!"), TwiceHinted)
@@ -276,4 +276,4 @@ def test_a_new_policy_is_taken_everywhere_once_it_is_in_the_tuple(monkeypatch):
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
     assert labels == ["z1, shifted window (n=1)", "z1, twice hinted (n=1)"]
     with pytest.raises(BadProfile, match="none for twice_hinted"):
-        load_profile("smoke", models=models, hints={"shifted_window": "?"}, released_models={})
+        make_profile("smoke", models=models, hints={"shifted_window": "?"}, released_models={})

@@ -16,11 +16,11 @@ class MissingHardware(RuntimeError):
 
 def check_hardware(profile: Profile) -> None:
     """Raises MissingHardware, in one line, unless this machine has the GPUs the profile wants."""
-    has, wanted = _large_gpus(profile), profile.gpus // profile.machines
+    has, wanted = _large_gpus(profile), profile.hardware.gpus // profile.hardware.machines
     if has < wanted:
         raise MissingHardware(
-            f"profile {profile.name} wants {wanted} GPU(s) of {profile.gpu_memory_gib} GiB, this machine has {has}; "
-            f"{say_smaller(profile)}"
+            f"profile {profile.name} wants {wanted} GPU(s) of {profile.hardware.gpu_memory_gib} GiB, this machine has "
+            f"{has}; {say_smaller(profile)}"
         )
 
 
@@ -38,18 +38,20 @@ def smaller_profile(profile: Profile) -> str | None:
     Profiles of several trainings, and those that train nothing, are no substitute for one that trains a model.
     """
     others = [load_profile(file) for file in sorted(PROFILES.glob("*.yaml"))]
-    others = [other for other in others if not other.subsets and set(other.runs) & set(other.models)]
-    fitting = [other for other in others if _size(other) < _size(profile) and _large_gpus(other) >= other.gpus]
+    others = [other for other in others if not other.sft.subsets and set(other.sft.runs) & set(other.inference.models)]
+    fitting = [other for other in others if _size(other) < _size(profile) and _large_gpus(other) >= other.hardware.gpus]
     return max(fitting, key=_size).name if fitting else None
 
 
 def _size(profile: Profile) -> tuple[int, int, int]:
-    return profile.gpus, profile.gpu_memory_gib, profile.response_token_budget
+    return profile.hardware.gpus, profile.hardware.gpu_memory_gib, profile.curation.response_token_budget
 
 
 def _large_gpus(profile: Profile) -> int:
     sizes = [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in range(torch.cuda.device_count())]
-    return sum(size > 0.95 * profile.gpu_memory_gib for size in sizes)  # a card's usable memory is a little less
+    return sum(
+        size > 0.95 * profile.hardware.gpu_memory_gib for size in sizes
+    )  # a card's usable memory is a little less
 
 
 def has_bf16_units() -> bool:

@@ -85,7 +85,7 @@ class Study:
 
         Raises MissingArtifact, or ModelUnavailable where released weights cannot be had.
         """
-        released = self.profile.released_models.get(name)
+        released = self.profile.model.released.get(name)
         if released:
             from z1lib.models import link_released  # torch, which the analysis does without
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.analysis.test_analysis import row
+from tests.conftest import make_profile
 from z1lib.analysis import claims, tables
 from z1lib.profile import load_profile
 from z1lib.records import Grade, Problem
@@ -34,7 +35,7 @@ def verdicts(frame: pd.DataFrame, sets: str = "a") -> dict[str, str]:
     return dict(zip(found.claim, found.verdict))
 
 
-PROFILE_OF_ONE = load_profile("smoke", models={"z1": "shifted_window"}, max_problems={})
+PROFILE_OF_ONE = make_profile("smoke", models={"z1": "shifted_window"}, max_problems={})
 
 
 @pytest.mark.parametrize(("at", "verdict"), [(8, "supported"), (4, "refuted"), (0, "undecided")])

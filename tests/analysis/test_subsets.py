@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.conftest import make_profile
 from tests.test_notebooks import clone_project, make
 from z1lib.analysis import subsets
 from z1lib.profile import load_profile
@@ -17,7 +18,7 @@ SUBSETS = {
     "full": {"order": "random", "tokens": None, "seeds": [0, 1]},
 }
 MODELS = {f"{name}-{seed}": "shifted_window" for name in SUBSETS for seed in (0, 1)}
-PROFILE = load_profile("smoke", subsets=SUBSETS, models=MODELS)
+PROFILE = make_profile("smoke", subsets=SUBSETS, models=MODELS)
 POOL = [Trajectory(f"t{i}", f"q{i}", "a", 10 + i, 1, "toy", "z1") for i in range(40)]
 POOL += [Trajectory(f"r{i}", f"q{i}", "a", 10 + i, 1, "toy", "r1") for i in range(5)]
 
@@ -27,7 +28,7 @@ def tokens(rows) -> int:
 
 
 def test_without_subsets_the_runs_are_trained_but_those_that_are_released():
-    runs = training_runs(POOL, load_profile("smoke", released_models={"z1": "someone/z1"}))
+    runs = training_runs(POOL, make_profile("smoke", released_models={"z1": "someone/z1"}))
     assert {run: len(rows) for run, (rows, _) in runs.items()} == {"r1": 5}
 
 
@@ -44,16 +45,16 @@ def test_subsets_have_nearly_equal_budgets_and_each_seed_is_a_run_of_its_own():
 @pytest.mark.parametrize(("name", "subsets"), [("mini_ablation", 4), ("paper_ablation", 5)])
 def test_the_ablation_profiles_decode_every_model_they_train(name, subsets):
     profile = load_profile(name)
-    assert len(profile.subsets) == subsets
-    first, *others = profile.subsets.values()  # what the others are compared with: the claim is about the longest
+    assert len(profile.sft.subsets) == subsets
+    first, *others = profile.sft.subsets.values()  # what the others are compared with: the claim is about the longest
     assert first["order"] == "longest"
     assert sum(subset["tokens"] == first["tokens"] for subset in others) == 2
-    assert set(profile.models) == {
-        f"{key}-{seed}" for key, subset in profile.subsets.items() for seed in subset["seeds"]
+    assert set(profile.inference.models) == {
+        f"{key}-{seed}" for key, subset in profile.sft.subsets.items() for seed in subset["seeds"]
     }
     if name == "mini_ablation":
-        assert {subset["tokens"] for key, subset in profile.subsets.items() if key != "full"} == {20000}
-        assert all(len(subset["seeds"]) >= 2 for subset in profile.subsets.values())
+        assert {subset["tokens"] for key, subset in profile.sft.subsets.items() if key != "full"} == {20000}
+        assert all(len(subset["seeds"]) >= 2 for subset in profile.sft.subsets.values())
 
 
 def make_frame(accuracy: dict[str, float], problems: int = 40) -> pd.DataFrame:
@@ -62,7 +63,7 @@ def make_frame(accuracy: dict[str, float], problems: int = 40) -> pd.DataFrame:
         for name, share in accuracy.items()
         for seed in (0, 1)
         for i in range(problems)
-        for window in (8, max(PROFILE.windows))
+        for window in (8, max(PROFILE.inference.windows))
     ]
     columns = ["model", "policy", "window", "problem_set", "problem_id", "correct", "thinking_tokens"]
     return pd.DataFrame(rows, columns=columns)

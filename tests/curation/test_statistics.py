@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import make_profile
 from z1lib import published
 from z1lib.curation import figures, gather, release, statistics
 from z1lib.curation.pipeline import Curated, Rejected, Row
-from z1lib.profile import load_profile
 
 TEXTS = st.lists(st.text("abc \n", max_size=40), max_size=8)
 
@@ -95,7 +95,7 @@ def finished(tmp_path):
     rows = [made(1, token_num_qwen=100), made(2, truncated=True, overlap="math500/words"), made(3)]
     rejected = [Rejected("x", "rows.jsonl, row 4", "repetition", "loop", "", "q", "a")]
     chosen = [gather.to_trajectory(row, "z1") for row in rows[:2]]
-    profile = load_profile("mini", runs={"z1": "plain"})
+    profile = make_profile("mini", runs={"z1": "plain"})
     release.write_release(tmp_path, profile, chosen, {"z1": Curated(rows, rejected)}, "longest")
     return tmp_path
 
@@ -116,7 +116,7 @@ def test_the_card_has_every_filter_with_its_thresholds_and_counts(finished):
     for name in gather.FILTERS:
         assert f"`{name}`" in card
     assert "| repetition      |         4 |      3 |         1 |  0.2500 | 1 loop |" in card
-    assert "least_tokens 40, least_repeats 3, least_counted 10, loop_ratio 0.3, ngram 12" in card
+    assert "min_tokens 40, min_repeats 3, min_counted 10, loop_ratio 0.3, ngram 12" in card
     assert "| math500 | words  | kept    |      1 |" in card
 
 

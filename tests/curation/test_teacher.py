@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import make_profile
 from z1lib.curation import teacher
 from z1lib.curation.gather import gather
 from z1lib.curation.pipeline import curate
@@ -24,7 +25,7 @@ from z1lib.models import save_base_model
 from z1lib.profile import load_profile
 
 ROOT = Path(__file__).parent.parent.parent
-PROFILE = load_profile("smoke", seed=3, train_problems=1000)
+PROFILE = make_profile("smoke", seed=3, train_problems=1000)
 
 
 class Teacher(BaseHTTPRequestHandler):
@@ -179,7 +180,7 @@ def test_what_a_question_came_with_stays_with_its_answer_and_is_held_against_it(
     file = write_lines(tmp_path / "questions.jsonl", [*asked, {"id": "q2", "question": None}])
     answers, rejected = teacher.teach([file], {}, [address(servers[0])], PROFILE, tmp_path / "work")
     taught = write_jsonl(tmp_path / "taught.jsonl", answers)
-    profile = load_profile("smoke", train_problems=1000, min_response_tokens=1)
+    profile = make_profile("smoke", train_problems=1000, min_response_tokens=1)
     curated = curate([taught], tiny_model, [], profile, tmp_path / "curation", before=rejected)
     assert [(one.id, one.level, one.source) for one in curated.rows] == [("q0", 3, "sums")]
     assert [(one.filter, one.reason) for one in curated.rejected] == [
@@ -201,16 +202,16 @@ def test_another_wording_of_an_evolution_is_asked_anew(tmp_path, servers, monkey
 @pytest.mark.slow
 def test_a_teacher_is_asked_from_a_slurm_cluster_too(tmp_path, servers, slurm):
     file = write(tmp_path, [f"what is {i}?" for i in range(20)])
-    asked = {**PROFILE.teacher, "servers": [address(servers[0])]}
-    profile = load_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
+    asked = {**PROFILE.curation.teacher, "servers": [address(servers[0])]}
+    profile = make_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
     raw = gather(profile, "z1", [], None, tmp_path, executor=slurm)
     assert [json.loads(line)["response"] for line in raw.files[0].open()] == [f"WHAT IS {i}?" for i in range(20)]
     assert list(tmp_path.rglob("launch_script.slurm"))
 
 
 def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_path, tiny_model):
-    asked = {**PROFILE.teacher, "max_tokens": 6}
-    profile = load_profile("smoke", teacher=asked)
+    asked = {**PROFILE.curation.teacher, "max_tokens": 6}
+    profile = make_profile("smoke", teacher=asked)
     engine = Metered(load_engine("transformers", tiny_model))
     file = write(tmp_path, [f"what is {i}?" for i in range(5)])
     answers, _ = teacher.teach([file], {}, engine, profile, tmp_path / "work", share=3)
@@ -223,8 +224,8 @@ def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_
 
 def test_a_run_that_is_taught_asks_the_servers_of_the_profile(tmp_path, servers):
     file = write(tmp_path, ["sort a list", None])
-    asked = {**PROFILE.teacher, "servers": [address(servers[0])]}
-    profile = load_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
+    asked = {**PROFILE.curation.teacher, "servers": [address(servers[0])]}
+    profile = make_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
     raw = gather(profile, "z1", [], None, tmp_path)
     assert "SORT A LIST" in raw.files[0].read_text()
     assert [one.reason for one in raw.rejected] == ["missing"]
@@ -239,10 +240,10 @@ def test_without_servers_vllm_teaches_in_this_process_over_the_gpus_of_a_copy(tm
 
     monkeypatch.setattr("z1lib.curation.teacher.load_engine", load)
     file = write(tmp_path, ["sort a list"])
-    asked = {**PROFILE.teacher, "max_tokens": 4, "gpus": 2}
-    profile = load_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
+    asked = {**PROFILE.curation.teacher, "max_tokens": 4, "gpus": 2}
+    profile = make_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
     raw = gather(profile, "z1", [], None, tmp_path)
-    assert loaded == [("vllm", PROFILE.teacher["model"], {"tensor_parallel_size": 2})]
+    assert loaded == [("vllm", PROFILE.curation.teacher["model"], {"tensor_parallel_size": 2})]
     assert json.loads(raw.files[0].read_text())["truncated"]
 
 
@@ -258,10 +259,10 @@ def test_a_real_vllm_teaches(tmp_path):
     from tests.engines.test_vllm import Server
 
     mini = load_profile("mini")
-    base = save_base_model(tmp_path / "base", mini.base_model, "main", mini.base_model_package, 0)
+    base = save_base_model(tmp_path / "base", mini.model.base, "main", mini.model.package, 0)
     rate = {"servers": [], "gpus": 0, "tokens_per_second": 100}
     asked = {"model": str(base), "max_tokens": 48, "temperature": 0.0, "top_p": 1.0, **rate}
-    profile = load_profile("mini", teacher=asked, min_response_tokens=1)
+    profile = make_profile("mini", teacher=asked, min_response_tokens=1)
     file = write(tmp_path, ["Say hello.", "Write a Python function that adds two numbers, with tests.", "1 + 1?"])
     served = Server(str(base), 8143, "--dtype", "float32")
     served.start()
@@ -271,7 +272,7 @@ def test_a_real_vllm_teaches(tmp_path):
         again, _ = teacher.teach([file], {}, ["http://127.0.0.1:8143"], profile, tmp_path / "two")
     finally:
         served.kill()
-    taught = load_profile("mini", teacher=asked, train_source=str(file), runs={"z1": "taught"})
+    taught = make_profile("mini", teacher=asked, train_source=str(file), runs={"z1": "taught"})
     here = gather(taught, "z1", [], None, tmp_path / "three").files[0]  # the same without a server
     assert not rejected
     assert first == again

@@ -191,7 +191,7 @@ def test_a_malformed_policy_is_refused_before_it_reaches_the_sampler(text):
 def model(tmp_path_factory) -> str:
     mini = load_profile("mini")
     folder = tmp_path_factory.mktemp("smollm2") / "base"
-    return str(save_base_model(folder, mini.base_model, mini.base_model_revision, mini.base_model_package, 0))
+    return str(save_base_model(folder, mini.model.base, mini.model.revision, mini.model.package, 0))
 
 
 @pytest.fixture(scope="module")

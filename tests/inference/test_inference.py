@@ -65,7 +65,7 @@ def test_one_pass_gives_the_tokens_of_two_passes(engine):
 def test_a_real_model_under_mixed_windows_gives_the_tokens_of_two_plain_passes(tmp_path):
     """SmolLM2, 64 prompts, four windows in one batch, against `model.generate` called twice."""
     mini = load_profile("mini")
-    source = mini.base_model, mini.base_model_revision, mini.base_model_package
+    source = mini.model.base, mini.model.revision, mini.model.package
     folder = str(save_base_model(tmp_path / "base", *source, 0))
     engine = load_engine("transformers", folder, dtype="float32")
     problems = tracing.make_problems(64, [1, 2, 3, 4, 5], 1, "tracing", set())
@@ -387,12 +387,14 @@ def test_an_uncut_sample_costs_its_prompt_and_its_own_tokens(engine):
 def test_a_study_decodes_every_policy_of_its_profile_from_one_trace():
     profile = load_profile("smoke")
     names = [(policy.name, policy.window) for policy in study_policies(profile, "z1")]
-    assert names[: len(profile.windows)] == [("shifted_window", window) for window in profile.windows]
+    assert names[: len(profile.inference.windows)] == [
+        ("shifted_window", window) for window in profile.inference.windows
+    ]
     assert [name for name, _ in names if name.startswith("hint: ")] == ["hint: boxed", "hint: s1", "hint: placebo"]
-    assert names[-1] == ("unbounded", profile.max_tokens)
+    assert names[-1] == ("unbounded", profile.inference.max_tokens)
     policies = study_policies(profile, "r1")
     assert {policy.name for policy in policies} == {"budget_forcing", "truncation", "unbounded"}
-    assert policies[0].delimiter == profile.delimiters["r1"]
+    assert policies[0].delimiter == profile.inference.delimiters["r1"]
 
 
 def test_other_hints_cut_the_same_trace_at_the_same_place(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config
 
+from tests.conftest import make_profile
 from tests.sft.test_sft import rows
 from z1lib.hardware import MissingHardware, check_hardware, smaller_profile
 from z1lib.models import make_random_model
@@ -60,7 +61,7 @@ def test_full_fine_tuning_of_7b_is_sixteen_bytes_a_parameter_shared_by_the_devic
 
 
 def test_checkpointing_keeps_a_fraction_of_the_activations(qwen_7b):
-    plain = load_profile("single_gpu", gradient_checkpointing=False)
+    plain = make_profile("single_gpu", gradient_checkpointing=False)
     kept = footprint.estimate(qwen_7b, examples(8, 200, 2000), plain).activations
     checkpointed = footprint.estimate(qwen_7b, examples(8, 200, 2000), replace(plain, gradient_checkpointing=True))
     assert checkpointed.activations < 0.3 * kept
@@ -98,18 +99,18 @@ def test_a_profile_for_gpus_names_the_one_for_this_machine():
     with pytest.raises(MissingHardware, match="8 GPU.* this machine's GPUs is mini"):
         check_hardware(load_profile("paper"))
     with pytest.raises(MissingHardware, match="wants 4 GPU"):
-        check_hardware(load_profile("paper", machines=2))
+        check_hardware(make_profile("paper", machines=2))
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "epochs"), [(2, 1, 1), (4, 3, 2), (3, 2, 1)])
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path, tiny_model, batch, accumulation, epochs):
-    profile = load_profile("smoke", batch_size=batch, gradient_accumulation_steps=accumulation, epochs=epochs)
+    profile = make_profile("smoke", batch_size=batch, gradient_accumulation_steps=accumulation, epochs=epochs)
     log = train.fine_tune(rows(13), tiny_model, tmp_path / "z1", profile)
     assert log[-1]["step"] == footprint.count_steps(13, profile)
 
 
 def test_tokens_and_hours_are_those_of_all_epochs(tiny_model):
-    profile = load_profile("smoke", epochs=3, training_tokens_per_second=100)
+    profile = make_profile("smoke", epochs=3, training_tokens_per_second=100)
     needs = footprint.estimate(tiny_model, examples(10, 20, 30), profile)
     assert needs.tokens == 3 * 10 * 50
     assert needs.hours == pytest.approx(15 / 3600)
@@ -136,7 +137,7 @@ def measure(folder: str, values: str) -> None:
 
     Half of the examples are the longest, so that two of those meet in a batch.
     """
-    profile = load_profile("smoke", **json.loads(values))
+    profile = make_profile("smoke", **json.loads(values))
     lengths = [1020 if i % 2 else 100 + 40 * i for i in range(24)]
     texts = [Trajectory(f"t{i}", "q" * 100, "a" * length, 9, 1, "toy", "z1") for i, length in enumerate(lengths)]
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -12,6 +12,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.conftest import make_profile
 from tests.sft.test_sft import losses, rows, weights
 from z1lib.engines.serving import free_port
 from z1lib.profile import load_profile
@@ -25,7 +26,7 @@ ROWS = rows(160)
 
 def two_processes(**overrides):
     """The sharding of `paper.yaml`, on two processes."""
-    return load_profile("smoke", gpus=2, fsdp=PAPER.fsdp, batch_size=2, gradient_accumulation_steps=2, **overrides)
+    return make_profile("smoke", gpus=2, fsdp=PAPER.fsdp, batch_size=2, gradient_accumulation_steps=2, **overrides)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def one_process(tmp_path_factory, tiny_model):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # what the launched processes have
     output = tmp_path_factory.mktemp("one") / "z1"
-    train.fine_tune(ROWS, tiny_model, output, load_profile("smoke", batch_size=2, gradient_accumulation_steps=4))
+    train.fine_tune(ROWS, tiny_model, output, make_profile("smoke", batch_size=2, gradient_accumulation_steps=4))
     torch.set_num_threads(threads)
     return output
 
@@ -105,7 +106,7 @@ def test_they_do_in_the_precision_and_without_the_padding_of_the_paper(told, tmp
     process = json.loads((told / "1.json").read_text())
     assert not process["tied"]
     assert (process["computes_in"], process["reduces_in"]) == (["torch.bfloat16"], ["torch.float32"])
-    alone = load_profile("smoke", batch_size=2, gradient_accumulation_steps=4, **same)
+    alone = make_profile("smoke", batch_size=2, gradient_accumulation_steps=4, **same)
     expected = losses(train.fine_tune(ROWS[:157], tmp_path / "base", tmp_path / "one", alone))
     found = losses(read_training(tmp_path / "two")["log"])
     assert len(found) == len(expected) == count_steps(157, two_processes()) == 20
@@ -180,4 +181,4 @@ def test_a_failed_launch_names_its_log_and_quotes_it(tmp_path, tiny_model, told)
 
 def test_a_batch_of_another_size_than_the_profiles_is_refused(tmp_path, tiny_model):
     with pytest.raises(ValueError, match="key 'gpus' is 2, started with 1 processes"):
-        train.fine_tune(rows(8), tiny_model, tmp_path / "z1", load_profile("smoke", gpus=2))
+        train.fine_tune(rows(8), tiny_model, tmp_path / "z1", make_profile("smoke", gpus=2))

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
-from tests.conftest import ToyTokenizer, encode
+from tests.conftest import ToyTokenizer, encode, make_profile
 from z1lib.chat import conversation, encode_prompt
 from z1lib.models import fingerprint, make_random_model
 from z1lib.profile import load_profile
@@ -131,7 +131,7 @@ def test_the_toy_template_gives_the_ids_one_expects():
 
 def test_examples_that_would_be_cut_are_named(tokenizer):
     with pytest.raises(ValueError, match=r"3 examples are longer than max_length 20 .*t0, t1, t2"):
-        data.tokenize_rows(rows(3), tokenizer, load_profile("smoke", max_length=20))
+        data.tokenize_rows(rows(3), tokenizer, make_profile("smoke", max_length=20))
 
 
 def test_examples_from_which_nothing_would_be_learned_are_named(tokenizer, monkeypatch):
@@ -148,7 +148,7 @@ def test_examples_from_which_nothing_would_be_learned_are_named(tokenizer, monke
 def test_a_seed_gives_one_order_of_all_examples(tiny_model, tmp_path):
     def order(seed: int) -> list[int]:
         loader = train.make_trainer(
-            rows(9), tiny_model, tmp_path, load_profile("smoke", seed=seed)
+            rows(9), tiny_model, tmp_path, make_profile("smoke", seed=seed)
         ).get_train_dataloader()
         return [row for batch in loader for row in batch["labels"].flatten().tolist() if row != data.IGNORE]
 
@@ -172,7 +172,7 @@ def test_the_loss_on_learned_positions_is_that_of_trl(tiny_model, tmp_path):
 
 def test_examples_end_to_end_in_one_row_do_not_see_each_other(tiny_model, tmp_path):
     """They give the loss they give one by one under plain SDPA; with one position count for the row they do not."""
-    trainer = train.make_trainer(rows(4), tiny_model, tmp_path, load_profile("smoke", batch_size=4))
+    trainer = train.make_trainer(rows(4), tiny_model, tmp_path, make_profile("smoke", batch_size=4))
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["input_ids"].shape[0] == 1
     assert (batch["position_ids"] == 0).sum() == 4
@@ -219,7 +219,7 @@ def test_short_examples_in_bfloat16_are_trained_with_plain_attention_on_a_cpu(
     monkeypatch, tmp_path, tiny_model, precision, plain
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    profile = load_profile("smoke", mixed_precision=precision)
+    profile = make_profile("smoke", mixed_precision=precision)
     lengths = [
         len(row["input_ids"]) for row in train.make_trainer(rows(6), tiny_model, tmp_path, profile).train_dataset
     ]
@@ -237,7 +237,7 @@ LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
 
 def test_lora_trains_adapters_alone_and_is_merged_into_a_whole_model(tmp_path, tiny_model):
-    profile = load_profile("smoke", lora=LORA, learning_rate=1e-2)
+    profile = make_profile("smoke", lora=LORA, learning_rate=1e-2)
     trainer = train.make_trainer(rows(16), tiny_model, tmp_path / "t", profile)
     trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
     assert trained
@@ -252,7 +252,7 @@ def test_lora_trains_adapters_alone_and_is_merged_into_a_whole_model(tmp_path, t
 
 @pytest.mark.parametrize("precision", ["bf16", "no"])
 def test_lora_keeps_the_base_in_the_compute_dtype_and_adapters_in_float32(tmp_path, tiny_model, precision):
-    profile = load_profile("smoke", lora=LORA, mixed_precision=precision)
+    profile = make_profile("smoke", lora=LORA, mixed_precision=precision)
     model = train.make_trainer(rows(4), tiny_model, tmp_path, profile).model
     dtypes = {(p.requires_grad, p.dtype) for p in model.parameters()}
     assert dtypes == {(True, torch.float32), (False, train.DTYPES[precision])}
@@ -265,7 +265,7 @@ def test_a_profile_that_leaves_the_precision_open_gets_what_the_processor_comput
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {units: True})
     assert train.mixed_precision(load_profile("mini")) == precision
-    assert train.mixed_precision(load_profile("mini", mixed_precision="fp16")) == "fp16"
+    assert train.mixed_precision(make_profile("mini", mixed_precision="fp16")) == "fp16"
 
 
 def test_a_finished_run_leaves_its_memory_to_the_next(tmp_path, tiny_model, monkeypatch):
@@ -278,7 +278,7 @@ def test_a_finished_run_leaves_its_memory_to_the_next(tmp_path, tiny_model, monk
         return trainer
 
     monkeypatch.setattr(train, "make_trainer", note)
-    profile = load_profile("smoke", batch_size=2)
+    profile = make_profile("smoke", batch_size=2)
     gc.disable()  # the interpreter's own collections come when they come
     try:
         train.fine_tune(rows(4), tiny_model, tmp_path / "z1", profile)
@@ -304,7 +304,7 @@ class Killed(Exception):
 def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_losses_and_weights(
     tmp_path, tiny_model, monkeypatch, lora
 ):
-    profile = load_profile("smoke", batch_size=2, save_steps=3, lora=lora)
+    profile = make_profile("smoke", batch_size=2, save_steps=3, lora=lora)
     whole = train.fine_tune(rows(16), tiny_model, tmp_path / "a" / "z1", profile)
 
     def kill(self, args, state, control, **kwargs):
@@ -353,9 +353,9 @@ def test_keys_that_came_later_leave_the_identity_of_earlier_models_alone(tmp_pat
     plain = train.hash_recipe(rows(2), tiny_model, load_profile("smoke"))
     assert plain == "fcd0f00f25d5"
     for change in ({"lora": LORA}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}):
-        assert train.hash_recipe(rows(2), tiny_model, load_profile("smoke", **change)) != plain
+        assert train.hash_recipe(rows(2), tiny_model, make_profile("smoke", **change)) != plain
     for same in ({"training_tokens_per_second": 1}, {"push_to_hub": "me/x"}, {"save_steps": 9}, {"gpus": 1}):
-        assert train.hash_recipe(rows(2), tiny_model, load_profile("smoke", **same)) == plain
+        assert train.hash_recipe(rows(2), tiny_model, make_profile("smoke", **same)) == plain
 
 
 def test_the_model_is_saved_in_the_dtype_of_its_base(tmp_path, tiny_model):
@@ -368,7 +368,7 @@ def test_the_model_is_saved_in_the_dtype_of_its_base(tmp_path, tiny_model):
 
 
 def test_the_log_counts_the_response_tokens_of_every_step(tmp_path, tiny_model):
-    log = train.fine_tune(rows(10), tiny_model, tmp_path / "z1", load_profile("smoke", gradient_accumulation_steps=2))
+    log = train.fine_tune(rows(10), tiny_model, tmp_path / "z1", make_profile("smoke", gradient_accumulation_steps=2))
     steps = [row for row in log if "loss" in row]
     learned_tokens = sum(len("answer ") * (1 + i % 5) + 1 for i in range(10))
     assert sum(row["response_tokens"] for row in steps) == learned_tokens
@@ -404,7 +404,7 @@ def test_nothing_is_pushed_unless_the_profile_names_a_repository(tmp_path, monke
     monkeypatch.setattr(card, "HfApi", Hub)
     assert card.push_to_hub(tmp_path / "z1", load_profile("smoke")) is None
     assert pushed == []
-    named = load_profile("smoke", push_to_hub="me/study")
+    named = make_profile("smoke", push_to_hub="me/study")
     assert card.push_to_hub(tmp_path / "z1", named) == "me/study-z1 from z1"
     assert pushed == [("me/study-z1", True)]
 

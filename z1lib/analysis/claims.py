@@ -33,7 +33,7 @@ def make_claims(frame: pd.DataFrame, profile: Profile, sets: list[str]) -> pd.Da
     `sets`: the problem sets large enough to conclude from (`tables.main_sets`). Raises BadAnalysis where policies that
     are compared have other windows or problems.
     """
-    draws, seed, subject = profile.bootstrap_draws, profile.seed, subject_of(profile)
+    draws, seed, subject = profile.analysis.resamples, profile.seed, subject_of(profile)
     parts = [frame[frame.problem_set == name] for name in sets]
     rows = _scaling(parts, subject, draws, seed)
     for part in parts:
@@ -46,12 +46,12 @@ def make_claims(frame: pd.DataFrame, profile: Profile, sets: list[str]) -> pd.Da
 
 def subject_of(profile: Profile) -> tuple[str, str]:
     """(model, policy) that the study is about: the last of the profile's models under the shifted window."""
-    return next(pair for pair in reversed(profile.models.items()) if pair[1] == "shifted_window")
+    return next(pair for pair in reversed(profile.inference.models.items()) if pair[1] == "shifted_window")
 
 
 def rivals_of(profile: Profile) -> list[tuple[str, str]]:
     """The models under budget forcing."""
-    return [pair for pair in profile.models.items() if pair[1] == "budget_forcing"]
+    return [pair for pair in profile.inference.models.items() if pair[1] == "budget_forcing"]
 
 
 def decide(estimate: float, p: float, null: float = 0.0) -> str:
@@ -134,9 +134,9 @@ def _efficiency(part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, 
 
 def _transfer(frame: pd.DataFrame, model: str, profile: Profile, draws: int, seed: int) -> list[dict]:
     """Tuned minus base on what is not of the family trained on, left alone; one family of tests."""
-    trained = profile.train_source.split("_")[0]
-    sets = [name for name in profile.test_problems if not name.startswith(trained)]
-    if "base" not in profile.models or model == "base":
+    trained = profile.curation.train_source.split("_")[0]
+    sets = [name for name in profile.curation.test_problems if not name.startswith(trained)]
+    if "base" not in profile.inference.models or model == "base":
         return []
     parts = [frame[frame.problem_set == name] for name in sets]
     pairs = []

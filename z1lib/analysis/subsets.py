@@ -25,17 +25,17 @@ def subset_values(frame: pd.DataFrame, profile: Profile, column: str) -> np.ndar
 
     Raises BadAnalysis if one lacks a problem.
     """
-    at_widest = frame[frame.window == max(profile.windows)]
-    runs = [(name, seed) for name, subset in profile.subsets.items() for seed in subset["seeds"]]
+    at_widest = frame[frame.window == max(profile.inference.windows)]
+    runs = [(name, seed) for name, subset in profile.sft.subsets.items() for seed in subset.seeds]
     columns = {}
     for name, seed in runs:
         run = f"{name}-{seed}"
-        columns[run] = tables.problem_table(at_widest, run, profile.models[run], column).squeeze(axis=1)
+        columns[run] = tables.problem_table(at_widest, run, profile.inference.models[run], column).squeeze(axis=1)
     table = pd.DataFrame(columns)
     lacking = table.columns[table.isna().any()]
     if len(lacking):
         raise BadAnalysis(f"{lacking[0]} lacks {int(table[lacking[0]].isna().sum())} problems that others have")
-    return table.to_numpy().reshape(len(table), len(profile.subsets), -1).transpose(0, 2, 1)
+    return table.to_numpy().reshape(len(table), len(profile.sft.subsets), -1).transpose(0, 2, 1)
 
 
 def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile: Profile) -> pd.DataFrame:
@@ -43,12 +43,12 @@ def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile
     trained, rows = training_runs(trajectories, profile), []
     for benchmark, part in frame.groupby("problem_set", sort=False):
         correct, thinking = (subset_values(part, profile, column) for column in ("correct", "thinking_tokens"))
-        draws = bootstrap_two_levels(correct, profile.bootstrap_draws, profile.seed)
-        for i, (name, subset) in enumerate(profile.subsets.items()):
-            examples = trained[f"{name}-{subset['seeds'][0]}"][0]
+        draws = bootstrap_two_levels(correct, profile.analysis.resamples, profile.seed)
+        for i, (name, subset) in enumerate(profile.sft.subsets.items()):
+            examples = trained[f"{name}-{subset.seeds[0]}"][0]
             tokens = sum(row.token_count for row in examples)
             accuracy = percentile_interval(correct[:, :, i].mean(), draws[:, i])
-            row = {"benchmark": benchmark, "n": len(correct), "subset": name, "seeds": len(subset["seeds"])}
+            row = {"benchmark": benchmark, "n": len(correct), "subset": name, "seeds": len(subset.seeds)}
             row |= {"examples": len(examples), "train_tokens": tokens, "mean_trajectory_tokens": tokens / len(examples)}
             row |= {"accuracy": accuracy.estimate, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
             rows.append(row | {"thinking_tokens": thinking[:, :, i].mean()})
@@ -60,8 +60,8 @@ def make_claims(frame: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     found = []
     for benchmark, part in frame.groupby("problem_set", sort=False):
         correct = subset_values(part, profile, "correct")
-        by_seed = {name: list(correct[:, :, i].mean(axis=0)) for i, name in enumerate(profile.subsets)}
-        found.append(claims_of_subsets(by_seed, benchmark, len(correct), next(iter(profile.subsets))))
+        by_seed = {name: list(correct[:, :, i].mean(axis=0)) for i, name in enumerate(profile.sft.subsets)}
+        found.append(claims_of_subsets(by_seed, benchmark, len(correct), next(iter(profile.sft.subsets))))
     return pd.concat(found)
 
 

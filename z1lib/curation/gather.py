@@ -32,7 +32,7 @@ __all__ = [
 def make_test_problems(profile: Profile) -> list[Problem]:
     """The problems of every test set the profile names, in its order. No program is in two, whatever its names."""
     problems: list[Problem] = []
-    for source, count in profile.test_problems.items():
+    for source, count in profile.curation.test_problems.items():
         if source in reasoning_gym.FAMILIES:
             problems += reasoning_gym.make_problems(source, count, profile.seed)
         elif source in BENCHMARKS:
@@ -45,8 +45,8 @@ def make_test_problems(profile: Profile) -> list[Problem]:
 
 def make_train_problems(profile: Profile, test: list[Problem]) -> list[Problem]:
     """Training problems of the profile's levels, none of them a program of the test sets, whatever its names."""
-    levels, taken = profile.train_levels, canonical_programs(test)
-    problems = tracing.make_problems(profile.train_problems, levels, profile.seed, "tracing", taken)
+    levels, taken = profile.curation.train_levels, canonical_programs(test)
+    problems = tracing.make_problems(profile.curation.train_problems, levels, profile.seed, "tracing", taken)
     return [Problem(**{**vars(problem), "id": f"train-{i}"}) for i, problem in enumerate(problems)]
 
 
@@ -58,7 +58,10 @@ def canonical_programs(problems: list[Problem]) -> set[str]:
 
 def _levels(profile: Profile, source: str) -> list[int]:
     """The levels of a tracing test set: those trained on, or the deeper ones, never trained on."""
-    sets = {"tracing": profile.train_levels, "tracing_deeper": list(range(max(profile.train_levels) + 1, 8))}
+    sets = {
+        "tracing": profile.curation.train_levels,
+        "tracing_deeper": list(range(max(profile.curation.train_levels) + 1, 8)),
+    }
     if source not in sets:
         known = [*sets, *reasoning_gym.FAMILIES, *BENCHMARKS]
         raise ValueError(f"profile {profile.name}: key 'test_problems': no source {source!r}; there are {known}")
@@ -108,11 +111,12 @@ def gather(
     for asking servers, as in `curate`. Raises ValueError for another style, for a style of the interpreter where the
     `train_source` is not its own programs, and what `find_files`, `teach` and `find_teacher` raise.
     """
-    style = profile.runs[run]
-    if style in tracing.STYLES and profile.train_source != "tracing":
+    style = profile.sft.runs[run]
+    if style in tracing.STYLES and profile.curation.train_source != "tracing":
         raise ValueError(
             f"profile {profile.name}: run {run!r} is told by the interpreter ({style}), which knows the programs of "
-            f"'train_source: tracing' and not {profile.train_source!r}; its style should be 'released' or 'taught'"
+            f"'train_source: tracing' and not {profile.curation.train_source!r}; its style should be 'released' or "
+            "'taught'"
         )
     if style in tracing.STYLES:
         problems = make_train_problems(profile, test)
@@ -122,7 +126,7 @@ def gather(
     if style not in ("released", "taught"):
         known = [*tracing.STYLES, "released", "taught"]
         raise ValueError(f"profile {profile.name}: key 'runs': no style {style!r}; there are {known}")
-    files, names = find_files(profile.train_source)
+    files, names = find_files(profile.curation.train_source)
     if style == "released":
         return Raw(files, names)
     answers, rejected = teach(files, names, find_teacher(profile), profile, folder / "teacher", executor=executor)

@@ -163,10 +163,10 @@ def curate(
     counts, if no row is left, and Busy if another process works in `folder`. `executor` is one of datatrove's, or a
     partial of one, that returns when its pass is done: Ray's does, and Slurm's with `sbatch_args={"wait": ""}`.
     """
-    workers = workers or profile.curation_workers
+    workers = workers or profile.curation.workers
     with exclusive(folder):
         work = _open_folder(folder, files, tokenizer, test, profile, names)
-        write_overlap_index(work / "index", test, profile.overlap_words)
+        write_overlap_index(work / "index", test, profile.curation.overlap_words)
         for name, steps, tasks in stages(files, tokenizer, profile, work, names):
             at_once = workers if tasks == TASKS else 1  # the other passes take seconds
             executor(steps, tasks=tasks, workers=at_once, logging_dir=str(work / "logs" / name)).run()
@@ -182,15 +182,18 @@ def stages(
     files: list[Path], tokenizer: Path, profile: Profile, work: Path, names: dict[str, str] | None = None
 ) -> list[tuple[str, list[PipelineStep], int]]:
     """(name, datatrove steps, tasks) of every pass, each to be run when the one before is done."""
-    minhash = MinhashConfig(**profile.near_duplicates, norm_config=NORM, hash_config=HASH)
+    minhash = MinhashConfig(**dict(profile.curation.near_duplicates), norm_config=NORM, hash_config=HASH)
     signatures, buckets, clusters = str(work / "signatures"), str(work / "buckets"), str(work / "clusters")
     first = [
-        RowReader(files, names, most=profile.train_problems),
+        RowReader(files, names, most=profile.curation.train_problems),
         Faults(aside_writer(work / "dropped" / "readable")),
         Length(
-            tokenizer, profile.min_response_tokens, profile.max_response_tokens, aside_writer(work / "dropped/length")
+            tokenizer,
+            profile.curation.min_response_tokens,
+            profile.curation.max_response_tokens,
+            aside_writer(work / "dropped/length"),
         ),
-        Repetition(profile.repetition, aside_writer(work / "dropped" / "repetition")),
+        Repetition(dict(profile.curation.repetition), aside_writer(work / "dropped" / "repetition")),
         Correctness(aside_writer(work / "dropped" / "correctness")),
         aside_writer(work / "filtered"),
     ]
@@ -202,7 +205,10 @@ def stages(
         _reader(work / "filtered"),
         MinhashDedupFilter(clusters, aside_writer(work / "dropped" / "near_duplicates"), load_cluster_ids=True),
         Overlap(
-            work / "index", profile.overlap_words, profile.drop_overlap, aside_writer(work / "dropped" / "overlap")
+            work / "index",
+            profile.curation.overlap_words,
+            profile.curation.drop_overlap,
+            aside_writer(work / "dropped" / "overlap"),
         ),
         aside_writer(work / "kept"),
     ]
@@ -230,15 +236,7 @@ def _to_columns(self, document) -> dict:
 
 def _open_folder(folder: Path, files, tokenizer, test, profile: Profile, names) -> Path:
     """The working folder of these inputs, settings and this code; those of others are removed."""
-    settings = [profile.min_response_tokens, profile.max_response_tokens, profile.repetition, profile.near_duplicates]
-    settings += [
-        profile.overlap_words,
-        profile.drop_overlap,
-        profile.train_problems,
-        names,
-        version("datatrove"),
-        TASKS,
-    ]
+    settings = [profile.curation.model_dump(exclude={"teacher", "workers"}), names, version("datatrove"), TASKS]
     vocabulary = Path(tokenizer) / "tokenizer.json"
     inputs = [hash_path(Path(file)) for file in files] + [asdict(problem) for problem in test]
     inputs.append(hash_path(vocabulary) if vocabulary.exists() else str(tokenizer))

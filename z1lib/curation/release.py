@@ -72,9 +72,9 @@ def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Cur
     parts = [
         f"---\nlicense: unknown\ntask_categories: [text-generation]\nconfigs:\n- config_name: default\n"
         f"  data_files: {PARQUET}\n---\n\n# Reasoning trajectories, profile `{profile.name}`\n",
-        f"{len(chosen)} examples from `{profile.train_source}` for the runs {', '.join(profile.runs)}; made at commit "
-        f"{commit()}, seed {profile.seed}, by the method of [Z1](https://arxiv.org/abs/2504.00810). Lengths are in "
-        f"tokens of `{profile.base_model}`, the end token included.\n",
+        f"{len(chosen)} examples from `{profile.curation.train_source}` for the runs {', '.join(profile.sft.runs)}; "
+        f"made at commit {commit()}, seed {profile.seed}, by the method of [Z1](https://arxiv.org/abs/2504.00810). "
+        f"Lengths are in tokens of `{profile.model.base}`, the end token included.\n",
         _say_selection(profile, order),
         "## Lengths\n",
         describe(chosen).round(1).to_markdown(index=False),
@@ -90,12 +90,12 @@ def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Cur
 
 
 def _say_selection(profile: Profile, order: str) -> str:
-    first, *others = profile.runs
-    text = f"`{first}`: rows in the order {order!r} while they fit {profile.response_token_budget:,} tokens"
+    first, *others = profile.sft.runs
+    text = f"`{first}`: rows in the order {order!r} while they fit {profile.curation.response_token_budget:,} tokens"
     if others:
         text += f"; {', '.join(others)}: the levels in turn, out of the questions of `{first}`, for as many tokens"
-    if "taught" in profile.runs.values():
-        sampling = {key: profile.teacher[key] for key in ("model", "max_tokens", "temperature", "top_p")}
+    if "taught" in profile.sft.runs.values():
+        sampling = profile.curation.teacher.model_dump(include={"model", "max_tokens", "temperature", "top_p"})
         text += f". Teacher: {sampling}; what it refused or was cut is in `rejected.jsonl` and the column `truncated`"
     return f"Selection: {text}.\n"
 
@@ -109,17 +109,17 @@ COLUMNS = """* `id`, `question`, `response`, `token_num_qwen`: as released; the 
 
 
 def _list_thresholds(profile: Profile) -> str:
-    repetition = ", ".join(f"{key} {value}" for key, value in profile.repetition.items())
-    near = ", ".join(f"{key} {value}" for key, value in profile.near_duplicates.items())
-    dropped = " and ".join(profile.drop_overlap) or "nothing"
-    lengths = f"{profile.min_response_tokens} to {profile.max_response_tokens}"
+    repetition = ", ".join(f"{key} {value}" for key, value in profile.curation.repetition)
+    near = ", ".join(f"{key} {value}" for key, value in profile.curation.near_duplicates)
+    dropped = " and ".join(profile.curation.drop_overlap) or "nothing"
+    lengths = f"{profile.curation.min_response_tokens} to {profile.curation.max_response_tokens}"
     return (
         "1. `readable`: columns there, of their type and not empty; UTF-8; no id twice; no row above half a megabyte\n"
         f"2. `length`: {lengths} tokens, and the row's own count agrees\n"
         f"3. `repetition`: {repetition}\n"
         "4. `correctness`: the boxed answer, where the row has a reference it can be compared with\n"
         f"5. `near_duplicates`: MinHash of the question, {near}\n"
-        f"6. `overlap`: {profile.overlap_words} words in a row or the whole question; dropped: {dropped}"
+        f"6. `overlap`: {profile.curation.overlap_words} words in a row or the whole question; dropped: {dropped}"
     )
 
 

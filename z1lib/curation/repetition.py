@@ -6,25 +6,25 @@ from collections import Counter
 
 def is_repetitive(
     text: str,
-    least_tokens: int = 40,
-    least_repeats: int = 3,
-    least_counted: int = 10,
+    min_tokens: int = 40,
+    min_repeats: int = 3,
+    min_counted: int = 10,
     loop_ratio: float = 0.3,
     ngram: int = 12,
 ) -> bool:
     """Whether a text is caught in a loop. The paper removed about 3% as repetitive and gives no rule; this is ours.
 
-    Tokens here are words, numbers and signs. A text loops if (1) its end is one phrase `least_repeats` times over, at
-    least `least_tokens` long, or `least_counted` times over under one running counter ("Step 7: check again. Step 8:
+    Tokens here are words, numbers and signs. A text loops if (1) its end is one phrase `min_repeats` times over, at
+    least `min_tokens` long, or `min_counted` times over under one running counter ("Step 7: check again. Step 8:
     check again."; the rounds of a traced loop may look so for a while); the last phrase may be cut, inside a word too;
-    or (2) it was in a loop that it left again: twice `least_repeats` phrases in a row anywhere, or more than
+    or (2) it was in a loop that it left again: twice `min_repeats` phrases in a row anywhere, or more than
     `loop_ratio` of the n-grams of `ngram` tokens have come twice before. Signs and numbers alone are a loop only in
     long runs (tables of zeros are none).
     """
     tokens = TOKEN.findall(text)
-    periods = range(1, len(tokens) // least_repeats + 1)
+    periods = range(1, len(tokens) // min_repeats + 1)
     for end in (tokens, tokens[:-1]):  # a token limit may have cut the last word
-        if any(_loops(end, period, least_tokens, least_repeats, least_counted) for period in periods):
+        if any(_loops(end, period, min_tokens, min_repeats, min_counted) for period in periods):
             return True
     grams = [tuple(tokens[i : i + ngram]) for i in range(len(tokens) - ngram + 1)]
     seen: Counter = Counter()
@@ -35,18 +35,18 @@ def is_repetitive(
         run = run + 1 if period and period == before else 0  # n-grams in a row that came one period ago
         if any(token.isalpha() for token in gram):
             again += seen[gram] >= 2
-            if period and run + ngram + period >= max(least_tokens, 2 * least_repeats * period):
+            if period and run + ngram + period >= max(min_tokens, 2 * min_repeats * period):
                 return True
         seen[gram] += 1
         last[gram] = place
-    return len(tokens) >= least_tokens and again > loop_ratio * len(grams)
+    return len(tokens) >= min_tokens and again > loop_ratio * len(grams)
 
 
 TOKEN = re.compile(r"\d+|[^\W\d_]+|[^\s\w]|_")
 LONG_RUN = 200  # tokens without a letter that repeat themselves
 
 
-def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int, least_counted: int) -> bool:
+def _loops(tokens: list[str], period: int, min_tokens: int, min_repeats: int, min_counted: int) -> bool:
     """Whether the end of `tokens` repeats with this period, but for one number that counts up or down by one."""
     if tokens[-1] != tokens[-1 - period] and not tokens[-1].isdecimal():
         return False
@@ -64,4 +64,4 @@ def _loops(tokens: list[str], period: int, least_tokens: int, least_repeats: int
         return False
     if not letters and run < LONG_RUN:
         return False
-    return run >= max(least_tokens, (least_counted if counters else least_repeats) * period)
+    return run >= max(min_tokens, (min_counted if counters else min_repeats) * period)

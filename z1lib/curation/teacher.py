@@ -85,15 +85,15 @@ def estimate_cost(questions: int, tokens_each: float, gpus: int, tokens_per_seco
 
 def rate_of(profile: Profile) -> dict:
     """The profile's stated rate: GPUs of one copy of the teacher, and its tokens a second."""
-    return {key: profile.teacher[key] for key in ("gpus", "tokens_per_second")}
+    return profile.curation.teacher.model_dump(include={"gpus", "tokens_per_second"})
 
 
 def find_teacher(profile: Profile) -> list[str] | Engine:
     """The profile's servers; where it names none, its model on vLLM here. Raises what `load_engine` raises."""
-    teacher = profile.teacher
-    if teacher["servers"]:
-        return teacher["servers"]
-    return load_engine("vllm", teacher["model"], tensor_parallel_size=max(1, teacher["gpus"]))
+    teacher = profile.curation.teacher
+    if teacher.servers:
+        return teacher.servers
+    return load_engine("vllm", teacher.model, tensor_parallel_size=max(1, teacher.gpus))
 
 
 def teach(
@@ -116,7 +116,7 @@ def teach(
     prompt. `executor` as in `curate`, for servers alone. Raises datatrove's ServerError or InferenceError when a server
     stays out of reach or fails; a question it refuses (too long for its context) comes back as rejected.
     """
-    documents = list(RowReader(files, names, NEEDS, profile.train_problems)(None))
+    documents = list(RowReader(files, names, NEEDS, profile.curation.train_problems)(None))
     asked = sum(not document.metadata["fault"] for document in documents)
     print(estimate_cost(asked, expected_tokens, **rate_of(profile)))
     shares = -(-len(documents) // share)
@@ -150,7 +150,11 @@ def make_steps(
         asker = Asker(teacher, profile, prompt, writer, work / "checkpoints")
     else:
         asker = EngineAsker(lambda questions: ask_engine(teacher, questions, profile, prompt), writer)
-    return [RowReader(files, names, NEEDS, profile.train_problems), Faults(aside_writer(work / "dropped")), asker]
+    return [
+        RowReader(files, names, NEEDS, profile.curation.train_problems),
+        Faults(aside_writer(work / "dropped")),
+        asker,
+    ]
 
 
 def prompt_of(evolution: str | None) -> str:
@@ -161,9 +165,11 @@ class Asker(InferenceRunner):
     """datatrove's runner with a server for every share, the servers in turn."""
 
     def __init__(self, servers: list[str], profile: Profile, prompt: str, writer: JsonlWriter, checkpoints: Path):
-        sampling = {key: profile.teacher[key] for key in ("max_tokens", "temperature", "top_p")}
+        sampling = profile.curation.teacher.model_dump(include={"max_tokens", "temperature", "top_p"})
         address = {"endpoint_url": servers[0], "api_key": "none"}
-        config = InferenceConfig("endpoint", profile.teacher["model"], **address, default_generation_params=sampling)
+        config = InferenceConfig(
+            "endpoint", profile.curation.teacher.model, **address, default_generation_params=sampling
+        )
         rollout = partial(ask, seed=profile.seed, prompt=prompt)
         super().__init__(rollout, config, writer, checkpoints_local_dir=str(checkpoints), records_per_chunk=SAVE_EVERY)
         self.servers = servers
@@ -194,10 +200,10 @@ class EngineAsker(PipelineStep):
 
 def ask_engine(engine: Engine, questions: list[str], profile: Profile, prompt: str) -> list[dict]:
     """Answers of an engine, sampled as the profile says. An end of the model's own is no truncation."""
-    policy, sampling = Truncation(profile.teacher["max_tokens"]), profile.teacher
+    policy, sampling = Truncation(profile.curation.teacher.max_tokens), profile.curation.teacher
     messages = [conversation(prompt.replace("{question}", question), None) for question in questions]
     prompts = [encode_prompt(engine.tokenizer, one) for one in messages]
-    rows = generate(engine, prompts, policy, 1, sampling["temperature"], sampling["top_p"], profile.seed)
+    rows = generate(engine, prompts, policy, 1, sampling.temperature, sampling.top_p, profile.seed)
     return [{"text": one.thinking_text, "truncated": one.finish_reason == "length"} for [one] in rows]
 
 
@@ -216,8 +222,8 @@ async def ask(document: Document, generate: Callable, seed: int, prompt: str) ->
 
 
 def _key(files, names, profile: Profile, evolution: str | None, shares: int) -> str:
-    sampling = [profile.teacher[key] for key in ("model", "max_tokens", "temperature", "top_p")]
-    whole = [[hash_path(Path(file)) for file in files], names, sampling, profile.seed, profile.train_problems]
+    sampling = profile.curation.teacher.model_dump(include={"model", "max_tokens", "temperature", "top_p"})
+    whole = [[hash_path(Path(file)) for file in files], names, sampling, profile.seed, profile.curation.train_problems]
     return hashlib.sha256(json.dumps([*whole, prompt_of(evolution), shares]).encode()).hexdigest()[:16]
 
 
@@ -231,7 +237,7 @@ def _collect(work: Path, profile: Profile) -> tuple[list[Answer], list[Rejected]
             where = row["metadata"]["row"]
             rejected.append(Rejected(row["id"], where, "teacher", "refused", result["refused"], row["text"], ""))
         else:
-            told = (row["id"], row["text"], result["text"], result["truncated"], profile.teacher["model"])
+            told = (row["id"], row["text"], result["text"], result["truncated"], profile.curation.teacher.model)
             values = {column: row["metadata"].get(column) for column in ("source", "level", "reference", "kind")}
             answers.append(Answer(*told, **values | {"source": values["source"] or ""}))
     return answers, rejected

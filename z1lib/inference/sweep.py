@@ -32,17 +32,21 @@ def study_policies(profile: Profile, model: str) -> list[Policy]:
     The model's own policy at every window, truncation there, the shifted window under the profile's other hints, the
     model left alone.
     """
-    windows, most, kind = profile.windows, profile.max_answer_tokens, profile.models[model]
-    texts = {"hint": profile.hint_of(kind)} if kind in profile.hints else {}
-    texts |= {"delimiter": profile.delimiters[model]} if model in profile.delimiters else {}
+    windows, most, kind = (
+        profile.inference.windows,
+        profile.inference.max_answer_tokens,
+        profile.inference.models[model],
+    )
+    texts = {"hint": profile.hint_of(kind)} if kind in profile.inference.hints else {}
+    texts |= {"delimiter": profile.inference.delimiters[model]} if model in profile.inference.delimiters else {}
     windowed = [at(policy_named(kind), window, max_answer_tokens=most, **texts) for window in windows]
     other_hints = [
         ShiftedWindow(window, hint, most, name=f"hint: {name}")
-        for window in profile.other_hint_windows
-        for name, hint in profile.other_hints.items()
+        for window in profile.inference.other_hint_windows
+        for name, hint in profile.inference.other_hints.items()
         if kind == ShiftedWindow.name
     ]
-    controls = [*(Truncation(window) for window in windows), Unbounded(profile.max_tokens)]
+    controls = [*(Truncation(window) for window in windows), Unbounded(profile.inference.max_tokens)]
     return [*windowed, *other_hints, *(policy for policy in controls if policy not in windowed)]
 
 
@@ -52,14 +56,14 @@ def estimate_decoding(profile: Profile, problems: list[Problem]) -> pd.DataFrame
     At most, since completions that end by themselves take less (in `mini` a third); prompts are not counted.
     """
     rows = []
-    for model, kind in profile.models.items():
+    for model, kind in profile.inference.models.items():
         policies = study_policies(profile, model)
-        requests = len(first_of_each(problems, profile.max_problems.get(model))) * profile.n
+        requests = len(first_of_each(problems, profile.inference.max_problems.get(model))) * profile.inference.n
         # a hint is some 15 tokens, in every tokenizer of the study
         answers = sum(15 + most for policy in policies if (most := getattr(policy, "max_answer_tokens", 0)))
-        tokens = requests * (profile.max_tokens + answers)
-        hours = tokens / profile.decode_tokens_per_second / max(1, profile.gpus) / 3600
-        rows.append((model, kind, requests, tokens, hours, hours * profile.gpus))
+        tokens = requests * (profile.inference.max_tokens + answers)
+        hours = tokens / profile.inference.tokens_per_second / max(1, profile.hardware.gpus) / 3600
+        rows.append((model, kind, requests, tokens, hours, hours * profile.hardware.gpus))
     columns = ["model", "policy", "requests", "tokens at most", "hours at most", "GPU hours at most"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -129,7 +129,7 @@ def show_accuracy(summary: pd.DataFrame, problem_set: str) -> str:
 def say_findings(frame: pd.DataFrame, name: str) -> list[str]:
     """The sentences that need every completion."""
     profile = load_profile(name)
-    draws, seed = profile.bootstrap_draws, profile.seed
+    draws, seed = profile.analysis.resamples, profile.seed
     subject = claims.subject_of(profile)
     main = frame[frame.problem_set == tables.main_sets(tables.summarise(frame))[0]]
     return [

@@ -91,7 +91,7 @@ def _moved(row: pd.Series, column: str) -> bool:
 
 def tolerance(row: pd.Series, model: str, profile: Profile) -> float:
     """How far two accuracies may lie apart at 98%: two draws of the training, if there is one, and of the problems."""
-    trained = model != "base" and model not in profile.released_models
+    trained = model != "base" and model not in profile.model.released
     spread = SPREAD.get(model, OTHERS) if trained else 0.0
     middle = (row.accuracy_fresh + row.accuracy_committed) / 2
     sampling = max(middle * (1 - middle), 1 / row.n_committed) / row.n_committed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text
@@ -26,17 +25,19 @@ def training_runs(trajectories: list[Trajectory], profile: Profile) -> dict[str,
     The profile's runs that are decoded later and whose weights are not released; or, where the profile names subsets,
     those of the first run's examples under their token budgets (paper, Table 2), each with each of its seeds.
     """
-    if not profile.subsets:
-        runs = [run for run in profile.runs if run in profile.models and run not in profile.released_models]
+    if not profile.sft.subsets:
+        runs = [
+            run for run in profile.sft.runs if run in profile.inference.models and run not in profile.model.released
+        ]
         return {run: ([row for row in trajectories if row.run == run], profile) for run in runs}
-    pool = [row for row in trajectories if row.run == next(iter(profile.runs))]
+    pool = [row for row in trajectories if row.run == next(iter(profile.sft.runs))]
     counts = [row.token_count for row in pool]
     trained = {}
-    for name, subset in profile.subsets.items():
-        for seed in subset["seeds"]:
-            budget = sum(counts) if subset["tokens"] is None else subset["tokens"]
-            taken = select(counts, budget, subset["order"], seed)
-            trained[f"{name}-{seed}"] = ([pool[i] for i in taken], replace(profile, seed=seed))
+    for name, subset in profile.sft.subsets.items():
+        for seed in subset.seeds:
+            budget = subset.tokens or sum(counts)
+            taken = select(counts, budget, subset.order, seed)
+            trained[f"{name}-{seed}"] = ([pool[i] for i in taken], profile.model_copy(update={"seed": seed}))
     return trained
 
 
@@ -63,12 +64,15 @@ def tokenize_rows(rows: list[Trajectory], tokenizer: PreTrainedTokenizerBase, pr
     """
     examples = []
     for row in rows:
-        messages = [*conversation(row.question, profile.system_prompt), {"role": "assistant", "content": row.response}]
+        messages = [
+            *conversation(row.question, profile.model.system_prompt),
+            {"role": "assistant", "content": row.response},
+        ]
         examples.append(tokenize_example(tokenizer, messages))
     pairs = list(zip(rows, examples))
     _refuse(
-        [row.id for row, example in pairs if len(example["input_ids"]) > profile.max_length],
-        f"are longer than max_length {profile.max_length} and would be cut",
+        [row.id for row, example in pairs if len(example["input_ids"]) > profile.sft.max_length],
+        f"are longer than max_length {profile.sft.max_length} and would be cut",
     )
     _refuse(
         [row.id for row, example in pairs if set(example["labels"]) <= {IGNORE}],

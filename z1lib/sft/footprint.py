@@ -62,23 +62,23 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
     """The footprint of training on tokenised examples (`sft_data.tokenize_rows` or a dataset of them)."""
     longest = max(len(example["input_ids"]) for example in examples)
     model = _model(AutoConfig.from_pretrained(base), profile, longest)
-    devices, cuda = max(1, profile.gpus), torch.cuda.is_available()
-    shards = devices if profile.fsdp else 1
+    devices, cuda = max(1, profile.hardware.gpus), torch.cuda.is_available()
+    shards = devices if profile.sft.fsdp else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    tokens = profile.epochs * sum(len(example["input_ids"]) for example in examples)
+    tokens = profile.sft.epochs * sum(len(example["input_ids"]) for example in examples)
     return Footprint(
-        weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if profile.fsdp else 0),
+        weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if profile.sft.fsdp else 0),
         gradients=4 * trained // shards,
         optimizer=ADAM_BYTES * trained // shards,
         activations=_activations(model, examples, longest, profile),
         process=CUDA_CONTEXT if cuda else psutil.Process().memory_info().rss + STARTING,
         # On a CPU the sum is nearer to what was measured: blocks that activations leave seldom fit a gradient.
-        keeps_both=profile.gradient_accumulation_steps > 1 or bool(profile.fsdp) or not cuda,
+        keeps_both=profile.sft.gradient_accumulation_steps > 1 or bool(profile.sft.fsdp) or not cuda,
         steps=count_steps(len(examples), profile),
         tokens=tokens,
-        hours=tokens / profile.training_tokens_per_second / 3600,
+        hours=tokens / profile.sft.tokens_per_second / 3600,
         # FSDP writes the weights of a whole checkpoint twice, for itself and for transformers.
-        disk=(profile.keep_checkpoints + 1) * (4 * (2 if profile.fsdp else 1) + ADAM_BYTES) * trained,
+        disk=(profile.sft.keep_checkpoints + 1) * (4 * (2 if profile.sft.fsdp else 1) + ADAM_BYTES) * trained,
     )
 
 
@@ -102,17 +102,19 @@ def check_fits(footprint: Footprint, profile: Profile, folder: Path, device_byte
 
 def count_steps(examples: int, profile: Profile) -> int:
     """Optimiser steps of a run, by the Trainer's arithmetic: the last step of an epoch may be short."""
-    batches = math.ceil(examples / (profile.batch_size * max(1, profile.gpus)))
-    return profile.epochs * math.ceil(batches / profile.gradient_accumulation_steps)
+    batches = math.ceil(examples / (profile.sft.batch_size * max(1, profile.hardware.gpus)))
+    return profile.sft.epochs * math.ceil(batches / profile.sft.gradient_accumulation_steps)
 
 
 def _model(config, profile: Profile, longest: int) -> PreTrainedModel | PeftModel:
     """The model that is trained, without its memory, with the attention that the longest example gets."""
-    dtype = DTYPES[mixed_precision(profile)] if profile.lora else torch.float32
+    dtype = DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32
     plain = not torch.cuda.is_available() and mixed_precision(profile) == "bf16" and longest <= PLAIN_TOKENS
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager" if plain else "sdpa")
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.lora)) if profile.lora else model
+        return (
+            get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.sft.lora)) if profile.sft.lora else model
+        )
 
 
 def _gathered(model: PreTrainedModel) -> int:
@@ -126,16 +128,16 @@ def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], longe
     """Bytes kept for the backward pass of the longest batch, and on a CPU those of its vocabulary projection."""
     config = model.config
     learned = max(sum(label != IGNORE for label in example["labels"]) for example in examples)
-    kept = _saved_bytes(model, profile.batch_size, longest, mixed_precision(profile))
+    kept = _saved_bytes(model, profile.sft.batch_size, longest, mixed_precision(profile))
     layer = kept // config.num_hidden_layers
-    if profile.gradient_checkpointing or profile.fsdp.get("activation_checkpointing"):
+    if profile.sft.gradient_checkpointing or profile.sft.fsdp.get("activation_checkpointing"):
         # A layer's input is kept; its inside is computed again, one layer at a time.
         width = DTYPES[mixed_precision(profile)].itemsize
-        kept = layer + config.num_hidden_layers * profile.batch_size * longest * config.hidden_size * width
+        kept = layer + config.num_hidden_layers * profile.sft.batch_size * longest * config.hidden_size * width
     if torch.cuda.is_available():
         return kept  # TRL's head works in tiles there
     # The log-probabilities of all learned positions in float32, their gradients and those of the scores.
-    head = 3 * 4 * profile.batch_size * learned * config.vocab_size
+    head = 3 * 4 * profile.sft.batch_size * learned * config.vocab_size
     return int(HEAP * (kept + BACKWARD_LAYERS * layer + head))
 
 

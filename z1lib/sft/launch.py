@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -35,21 +34,20 @@ def train(rows: list[Trajectory], base: Path, output: Path, profile: Profile) ->
 
     Raises LaunchFailed, and StartElsewhere where the profile names several machines and they have not trained it yet.
     """
-    if profile.gpus <= 1:
+    if profile.hardware.gpus <= 1:
         return fine_tune(rows, base, output, profile)
     done = read_finished(rows, base, output, profile)
-    if done is None and profile.machines > 1:
+    if done is None and profile.hardware.machines > 1:
         raise StartElsewhere(
-            f"start on each of the {profile.machines} machines, which must see this folder under the same path, "
-            "`accelerate launch --config_file cluster.yaml -m z1lib.sft.launch "
-            f"{write_job(rows, base, output, profile)}`; "
-            "when they are done, run this cell again"
+            f"start on each of the {profile.hardware.machines} machines, which must see this folder under the same "
+            "path, `accelerate launch --config_file cluster.yaml -m z1lib.sft.launch "
+            f"{write_job(rows, base, output, profile)}`; when they are done, run this cell again"
         )
     if done is None:
         recipe = hash_recipe(rows, base, profile)
         log = output.with_name(f"{output.name}.checkpoints-{recipe}") / LOG
         live = Live(output.name, count_steps(len(rows), profile))
-        run_job(write_job(rows, base, output, profile), profile.gpus, log, live)
+        run_job(write_job(rows, base, output, profile), profile.hardware.gpus, log, live)
         done = read_finished(rows, base, output, profile)
         live.close([row for row in done if "loss" in row])
     return done
@@ -59,7 +57,7 @@ def write_job(rows: list[Trajectory], base: Path, output: Path, profile: Profile
     """All that the processes need, in the folder `output`.job: the rows, the profile, where from and where to."""
     job = output.with_name(output.name + ".job")
     write_jsonl(job / "rows.jsonl", rows)
-    values = {"base": str(Path(base).resolve()), "output": str(output.resolve()), "profile": asdict(profile)}
+    values = {"base": str(Path(base).resolve()), "output": str(output.resolve()), "profile": profile.model_dump()}
     (job / "job.json").write_text(json.dumps(values, indent=1))
     return job
 
@@ -86,7 +84,7 @@ def run_job(job: Path, processes: int, log: Path, live: Live) -> None:
 def main(job: str) -> None:
     values = json.loads((Path(job) / "job.json").read_text())
     rows = read_jsonl(Path(job) / "rows.jsonl", Trajectory)
-    fine_tune(rows, Path(values["base"]), Path(values["output"]), Profile(**values["profile"]))
+    fine_tune(rows, Path(values["base"]), Path(values["output"]), Profile.model_validate(values["profile"]))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class ResponseTrainer(SFTTrainer):
 
 def mixed_precision(profile: Profile) -> str:
     """ "bf16", "fp16" or "no": the profile's, or what the hardware is best at where it says null."""
-    return profile.mixed_precision or ("bf16" if has_bf16_units() else "no")
+    return profile.sft.mixed_precision or ("bf16" if has_bf16_units() else "no")
 
 
 def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
@@ -85,33 +85,33 @@ def make_config(profile: Profile, output_dir: Path) -> SFTConfig:
     """
     config = SFTConfig(
         output_dir=str(output_dir),
-        learning_rate=profile.learning_rate,
+        learning_rate=profile.sft.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=profile.warmup_steps,
+        warmup_steps=profile.sft.warmup_steps,
         weight_decay=0.0,
-        num_train_epochs=profile.epochs,
-        per_device_train_batch_size=profile.batch_size,
-        gradient_accumulation_steps=profile.gradient_accumulation_steps,
-        gradient_checkpointing=profile.gradient_checkpointing,
+        num_train_epochs=profile.sft.epochs,
+        per_device_train_batch_size=profile.sft.batch_size,
+        gradient_accumulation_steps=profile.sft.gradient_accumulation_steps,
+        gradient_checkpointing=profile.sft.gradient_checkpointing,
         padding_free=True,  # a batch's examples end to end in one row, each seeing itself alone: no pads to compute on
-        fsdp=bool(profile.fsdp),
-        fsdp_config=dict(profile.fsdp) or None,
+        fsdp=bool(profile.sft.fsdp),
+        fsdp_config=dict(profile.sft.fsdp) or None,
         bf16=mixed_precision(profile) == "bf16",
         fp16=mixed_precision(profile) == "fp16",
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         max_length=None,  # tokenize_rows has refused what is too long
         dataset_kwargs={"skip_prepare_dataset": True},  # tokenize_example has built the labels
-        save_steps=profile.save_steps,
-        save_total_limit=profile.keep_checkpoints,
+        save_steps=profile.sft.save_steps,
+        save_total_limit=profile.sft.keep_checkpoints,
         logging_steps=1,
         disable_tqdm=True,  # Progress takes its place
         report_to="none",
         seed=profile.seed,
         data_seed=profile.seed,
-        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if profile.fsdp else None,
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if profile.sft.fsdp else None,
     )
-    if profile.fsdp and (dtype := DTYPES[mixed_precision(profile)]) != torch.float32:
+    if profile.sft.fsdp and (dtype := DTYPES[mixed_precision(profile)]) != torch.float32:
         config.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32)
     return config
 
@@ -165,28 +165,28 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
     config = make_config(profile, output_dir)
-    if config.world_size != max(1, profile.gpus):
+    if config.world_size != max(1, profile.hardware.gpus):
         raise ValueError(
-            f"profile {profile.name}: key 'gpus' is {profile.gpus}, started with {config.world_size} processes: set it "
-            "to that number and divide `gradient_accumulation_steps` so that the batch stays the same"
+            f"profile {profile.name}: key 'hardware.gpus' is {profile.hardware.gpus}, started with {config.world_size} "
+            "processes: set it to that number and divide `gradient_accumulation_steps` so that the batch stays the same"
         )
     clear_device_cache(garbage_collection=True)  # of the run before, whose trainer and model hold each other
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc, which keeps what is freed
         libc.malloc_trim(0)
     config._n_gpu = min(1, config.n_gpu)  # else the Trainer would use all cards in one process and multiply the batch
     torch.manual_seed(profile.seed)
-    if profile.fsdp.get("cpu_ram_efficient_loading"):
+    if profile.sft.fsdp.get("cpu_ram_efficient_loading"):
         enable_fsdp_ram_efficient_loading()  # transformers looks for it before the Trainer would say so
     trainer = ResponseTrainer(
         model=AutoModelForCausalLM.from_pretrained(
             base,
-            dtype=DTYPES[mixed_precision(profile)] if profile.lora else torch.float32,
+            dtype=DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32,
             attn_implementation="flash_attention_2" if is_flash_attn_2_available() and has_bf16_units() else BY_EXAMPLE,
         ),
         args=config,
         train_dataset=Dataset.from_list(tokenize_rows(rows, tokenizer, profile)),
         processing_class=tokenizer,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **profile.lora) if profile.lora else None,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **profile.sft.lora) if profile.sft.lora else None,
         callbacks=[Progress()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -212,10 +212,12 @@ def hash_recipe(rows: list[Trajectory], base: Path, profile: Profile) -> str:
     """A hash of all that determines a trained model: the examples, the base weights, the recipe."""
     config = make_config(profile, Path("."))
     recipe = {key: value for key, value in vars(config).items() if key in RECIPE}
-    beyond = {"fp16": config.fp16, "lora": profile.lora}
-    beyond["processes"] = profile.gpus if profile.gpus > 1 else 0
+    beyond = {"fp16": config.fp16, "lora": profile.sft.lora}
+    beyond["processes"] = profile.hardware.gpus if profile.hardware.gpus > 1 else 0
     recipe |= {key: value for key, value in beyond.items() if value}  # what is off leaves the hash as it is without it
-    whole = json.dumps([[vars(row) for row in rows], fingerprint(base), profile.system_prompt, recipe], sort_keys=True)
+    whole = json.dumps(
+        [[vars(row) for row in rows], fingerprint(base), profile.model.system_prompt, recipe], sort_keys=True
+    )
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
 
