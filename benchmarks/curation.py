@@ -44,7 +44,7 @@ from z1lib.profile import load_profile
 WORKERS = 2
 SCHEME = "affine32"  # datasketch's default hashing
 # The planted loops are added to responses of any length: above the paper's 8,192 tokens they would drop as too long.
-PROFILE = load_profile("paper", curation_workers=WORKERS, max_response_tokens=20_000)
+PROFILE = load_profile("paper", curation={"workers": WORKERS, "max_response_tokens": 20_000})
 MOST_SECONDS, MOST_GIB, LEAST_FOUND, MOST_GROWTH = 20 * 60, 8, 0.95, 1.25
 
 

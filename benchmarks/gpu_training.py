@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +25,7 @@ from z1lib.models import make_random_model
 from z1lib.profile import Profile, load_profile
 from z1lib.provenance import processor
 from z1lib.records import Trajectory
-from z1lib.sft import attention, data, footprint, train
+from z1lib.sft import data, footprint, train
 
 # From the models' config.json on the Hub.
 SEVEN = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
@@ -36,7 +35,7 @@ ONE |= {"num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": T
 SHAPES = {"7B": SEVEN, "1.5B": ONE}
 # name: (profile, shape, attention), all on one card; the paper at 7B takes one of 140 GB, 16 bytes a parameter.
 # The peer of attention example by example is SDPA with a mask over the whole row.
-OURS, MASK = attention.BY_EXAMPLE, "sdpa"
+OURS, MASK = train.BY_EXAMPLE, "sdpa"
 CASES = {"single_gpu": ("single_gpu", "7B", OURS), "single_gpu-mask": ("single_gpu", "7B", MASK)}
 CASES |= {"colab": ("colab", "1.5B", OURS), "colab-mask": ("colab", "1.5B", MASK)}
 CASES |= {"paper-1.5B": ("paper", "1.5B", OURS), "paper": ("paper", "7B", OURS)}
@@ -89,12 +88,13 @@ class Clock(TrainerCallback):
 
 def run_case(case: str, folder: Path) -> dict:
     name, shape, attention = CASES[case]
-    attention.BY_EXAMPLE = attention  # where flash attention is installed the trainer takes that, and the row says so
+    train.BY_EXAMPLE = attention  # where flash attention is installed the trainer takes that, and the row says so
     stated = load_profile(name)
     base = save_shape(shape, folder / shape)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    profile = replace(stated, gpus=1, gradient_accumulation_steps=BATCHES, epochs=1, warmup_steps=0)
+    steps = {"gradient_accumulation_steps": BATCHES, "epochs": 1, "warmup_steps": 0}
+    profile = load_profile(stated, hardware={"gpus": 1}, sft=steps)
     rows = make_rows(profile)
     examples = data.tokenize_rows(rows, AutoTokenizer.from_pretrained(base), profile)
     estimated = footprint.estimate(base, examples, profile).total

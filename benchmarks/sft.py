@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def peak_bytes() -> int:
 
 def run_one(way: str, base: Path, count: int, seed: int) -> dict:
     """Train once and return what it took; the time is that of `train()`, without loading and saving."""
-    profile = replace(load_profile("mini"), seed=seed)
+    profile = load_profile("mini", seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows, held_out = make_rows(profile, tokenizer, count, seed)
     examples = data.tokenize_rows(rows, tokenizer, profile)

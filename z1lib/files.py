@@ -11,43 +11,17 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, TextIO, TypeVar
+
+from pydantic import ValidationError
 
 Row = TypeVar("Row")
 
 
 class BadRecord(ValueError):
     """A row that cannot be read; the message names the file, the line and the key."""
-
-
-def _to_row(cls: type[Row], values: object, where: str) -> Row:
-    if not isinstance(values, dict):
-        raise BadRecord(f"{where}: expected a JSON object, got {type(values).__name__}")
-    known = {field.name: field for field in fields(cls)}
-    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
-    unknown = [name for name in values if name not in known]
-    if missing or unknown:
-        raise BadRecord(f"{where}: {cls.__name__} has missing keys {missing}, unknown keys {unknown}")
-    for name, value in values.items():
-        if not _fits(value, str(known[name].type)):
-            kind = getattr(known[name].type, "__name__", known[name].type)
-            raise BadRecord(f"{where}: key {name!r} should be {kind}, got {value!r:.80}")
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise BadRecord(f"{where}: {error}") from None
-
-
-def _fits(value: object, annotation: str) -> bool:
-    if value is None:
-        return "None" in annotation
-    kinds = {"bool": bool, "int": int, "str": str, "list": list}
-    kind = next(kinds[name] for name in ("list", "bool", "int", "str") if name in annotation)
-    if kind is list:
-        return isinstance(value, list) and all(_fits(item, "int") for item in value)  # token ids
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
@@ -68,7 +42,25 @@ def _read_line(line: bytes, cls: type[Row], where: str) -> Row:
         values = json.loads(line)
     except ValueError as error:  # no JSON, or no UTF-8
         raise BadRecord(f"{where}: not valid JSON ({error}); was the file written to the end?") from None
-    return _to_row(cls, values, where)
+    if not isinstance(values, dict):
+        raise BadRecord(f"{where}: expected a JSON object, got {type(values).__name__}")
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise BadRecord(f"{where}: {cls.__name__}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """pydantic's first complaint as a sentence that names the key, by its dotted path."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {key!r}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"key {key!r} is missing"
+    if first["type"] == "value_error":
+        return f"key {key!r}: {first['ctx']['error']}"
+    return f"key {key!r} should {first['msg'].partition(' should ')[2]}, got {first['input']!r:.60}"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from z1lib.files import explain
 from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy_named
 
 EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ each
@@ -220,7 +221,7 @@ def load_profile(name_or_path: "str | Path | Profile", **overrides: Any) -> Prof
     try:
         return Profile.model_validate(_merge(values, overrides))
     except ValidationError as error:
-        raise BadProfile(f"{path}: {_explain(error.errors()[0])}") from None
+        raise BadProfile(f"{path}: {_explain(error)}") from None
 
 
 def _merge(values: dict, over: dict, model: type[Section] = Profile) -> dict:
@@ -250,18 +251,14 @@ MOVED |= {"training_tokens_per_second": "sft.tokens_per_second", "bootstrap_draw
 MOVED |= {"decode_tokens_per_second": "inference.tokens_per_second"}
 
 
-def _explain(error: dict) -> str:
-    """One sentence for pydantic's first error, naming the key by its dotted path."""
-    key, given = ".".join(map(str, error["loc"])), f", got {error['input']!r:.60}"
-    if error["type"] == "extra_forbidden":
-        if len(error["loc"]) == 1 and key in MOVED:
-            return f"key {key!r} is now {MOVED[key]!r}"
-        return f"no key {key!r}; the nearest is {difflib.get_close_matches(key, _keys(), 1, 0)[0]!r}"
-    if error["type"] == "missing":
-        return f"key {key!r} is missing"
-    if error["type"] == "value_error":
-        return f"key {key!r}: {error['ctx']['error']}"
-    return f"key {key!r} should {error['msg'].partition(' should ')[2]}{given}"
+def _explain(error: ValidationError) -> str:
+    """`files.explain`, and for an unknown key where it went, or which it is nearest to."""
+    key = ".".join(map(str, error.errors()[0]["loc"]))
+    if error.errors()[0]["type"] != "extra_forbidden":
+        return explain(error)
+    if key in MOVED:
+        return f"key {key!r} is now {MOVED[key]!r}"
+    return f"no key {key!r}; the nearest is {difflib.get_close_matches(key, _keys(), 1, 0)[0]!r}"
 
 
 def _read(path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,27 +1,26 @@
-"""The rows that pass from one notebook to the next."""
+"""The rows that pass from one notebook to the next; a row that is made or read has values of its fields' types."""
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked
+
+STRICT = ConfigDict(strict=True, extra="forbid")  # "1" is no number, a bool no int
 
 
-@dataclass(frozen=True)
+@checked(frozen=True, config=STRICT)
 class Problem:
     """One task. `kind` says how it is graded: "math", "choice", "code" or "text"."""
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     prompt: str
-    kind: str
+    kind: Literal["math", "choice", "code", "text"]
     reference: str
     level: int
     source: str
 
-    def __post_init__(self):
-        if not self.id:
-            raise ValueError("key 'id': a problem needs an id")
-        if self.kind not in ("math", "choice", "code", "text"):
-            raise ValueError(f"key 'kind': {self.kind!r} is not one of math, choice, code, text")
 
-
-@dataclass(frozen=True)
+@checked(frozen=True, config=STRICT)
 class Trajectory:
     """One supervised example: a question, a teacher's response, its length in tokens of the model to be trained."""
 
@@ -34,7 +33,7 @@ class Trajectory:
     run: str  # the model this row trains: "z1", "r1", ...
 
 
-@dataclass(frozen=True)
+@checked(frozen=True, config=STRICT)
 class Completion:
     """What a model wrote for one problem under one policy, with every token accounted for.
 
@@ -62,7 +61,7 @@ class Completion:
     key: str = ""
 
 
-@dataclass(frozen=True)
+@checked(frozen=True, config=STRICT)
 class Grade:
     """Whether a completion is right, and why: the text that was compared, the rule that found it, the error if any."""
 

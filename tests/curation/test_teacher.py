@@ -202,7 +202,7 @@ def test_another_wording_of_an_evolution_is_asked_anew(tmp_path, servers, monkey
 @pytest.mark.slow
 def test_a_teacher_is_asked_from_a_slurm_cluster_too(tmp_path, servers, slurm):
     file = write(tmp_path, [f"what is {i}?" for i in range(20)])
-    asked = {**PROFILE.curation.teacher, "servers": [address(servers[0])]}
+    asked = {"servers": [address(servers[0])]}
     profile = make_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
     raw = gather(profile, "z1", [], None, tmp_path, executor=slurm)
     assert [json.loads(line)["response"] for line in raw.files[0].open()] == [f"WHAT IS {i}?" for i in range(20)]
@@ -210,7 +210,7 @@ def test_a_teacher_is_asked_from_a_slurm_cluster_too(tmp_path, servers, slurm):
 
 
 def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_path, tiny_model):
-    asked = {**PROFILE.curation.teacher, "max_tokens": 6}
+    asked = {"max_tokens": 6}
     profile = make_profile("smoke", teacher=asked)
     engine = Metered(load_engine("transformers", tiny_model))
     file = write(tmp_path, [f"what is {i}?" for i in range(5)])
@@ -224,7 +224,7 @@ def test_an_engine_of_this_process_teaches_too_and_finished_shares_are_kept(tmp_
 
 def test_a_run_that_is_taught_asks_the_servers_of_the_profile(tmp_path, servers):
     file = write(tmp_path, ["sort a list", None])
-    asked = {**PROFILE.curation.teacher, "servers": [address(servers[0])]}
+    asked = {"servers": [address(servers[0])]}
     profile = make_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
     raw = gather(profile, "z1", [], None, tmp_path)
     assert "SORT A LIST" in raw.files[0].read_text()
@@ -240,10 +240,10 @@ def test_without_servers_vllm_teaches_in_this_process_over_the_gpus_of_a_copy(tm
 
     monkeypatch.setattr("z1lib.curation.teacher.load_engine", load)
     file = write(tmp_path, ["sort a list"])
-    asked = {**PROFILE.curation.teacher, "max_tokens": 4, "gpus": 2}
+    asked = {"max_tokens": 4, "gpus": 2}
     profile = make_profile("smoke", train_source=str(file), runs={"z1": "taught"}, teacher=asked)
     raw = gather(profile, "z1", [], None, tmp_path)
-    assert loaded == [("vllm", PROFILE.curation.teacher["model"], {"tensor_parallel_size": 2})]
+    assert loaded == [("vllm", PROFILE.curation.teacher.model, {"tensor_parallel_size": 2})]
     assert json.loads(raw.files[0].read_text())["truncated"]
 
 

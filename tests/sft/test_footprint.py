@@ -74,7 +74,7 @@ def test_the_profiles_for_7b_fit_their_cards_with_the_longest_batch(qwen_7b, nam
     monkeypatch.setattr(footprint.shutil, "disk_usage", lambda folder: Namespace(free=10**12))
     whole = footprint.estimate(qwen_7b, examples(2, 2048, 8192), load_profile(name))
     footprint.check_fits(whole, load_profile(name), Path("."), int(0.97 * card * GIB))
-    full = replace(load_profile(name), gpus=1, fsdp={}, lora={})
+    full = make_profile(name, gpus=1, fsdp={}, lora={})
     with pytest.raises(footprint.DoesNotFit, match=r"takes \d\d\d\.\d GiB a device \(weights 28\.4"):
         footprint.check_fits(footprint.estimate(qwen_7b, examples(2, 2048, 8192), full), full, Path("."), card * GIB)
 

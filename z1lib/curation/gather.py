@@ -20,7 +20,7 @@ from z1lib.curation.teacher import find_teacher, teach
 from z1lib.files import write_jsonl
 from z1lib.problems import BENCHMARKS, make_benchmark, reasoning_gym, tracing
 from z1lib.profile import Profile
-from z1lib.records import Problem, Trajectory
+from z1lib.records import STRICT, Problem, Trajectory, checked
 
 __all__ = [
     "FILTERS", "ORDERS", "SUBSETS", "Curated", "Raw", "Rejected", "Row", "check_disjoint", "curate", "describe",
@@ -78,7 +78,7 @@ def tell(problems: list[Problem], run: str, style: str, tokenizer: PreTrainedTok
     return rows
 
 
-@dataclass(frozen=True)
+@checked(frozen=True, config=STRICT)
 class Told(Trajectory):
     """A trajectory with the answer it must come to."""
 
