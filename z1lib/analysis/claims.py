@@ -132,11 +132,17 @@ def _efficiency(part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, 
     return _row(claim, estimand, part, n, ratio, "paired bootstrap", fewer.get(verdict, verdict))
 
 
+def transfer_sets(frame: pd.DataFrame, profile: Profile) -> list[str]:
+    """The problem sets that are neither code nor of the family trained on."""
+    family = profile.curation.train_source.split("_")[0]
+    sets = frame[frame.kind != "code"].problem_set.unique()
+    return [name for name in sets if not name.startswith(family)]
+
+
 def _transfer(frame: pd.DataFrame, model: str, profile: Profile, draws: int, seed: int) -> list[dict]:
     """Tuned minus base on what is not of the family trained on, left alone; one family of tests."""
-    trained = profile.curation.train_source.split("_")[0]
-    sets = [name for name in profile.curation.test_problems if not name.startswith(trained)]
-    if "base" not in profile.inference.models or model == "base":
+    sets = transfer_sets(frame, profile)
+    if not {"base", model} <= set(profile.inference.models) or model == "base":
         return []
     parts = [frame[frame.problem_set == name] for name in sets]
     pairs = []

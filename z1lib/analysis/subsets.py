@@ -67,7 +67,8 @@ def make_claims(frame: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def main(run: Path) -> None:
     profile = load_profile(run.name)
-    frame = tables.join(*(read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()))
+    rows = [read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()]
+    frame = tables.make_frame(*rows, profile)
     table = compare_subsets(frame, read_jsonl(run / "sft.jsonl", Trajectory), profile)
     plots.save_figure(figures.accuracy_by_subset(table), run / "figures", "accuracy_by_subset", profile)
     found = {"summary": tables.summarise(frame), "subsets": table, "claims": make_claims(frame, profile)}

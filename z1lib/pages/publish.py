@@ -54,9 +54,9 @@ def skipped(name: str, profile: str) -> bool:
 
 
 def read_frame(folder: Path) -> pd.DataFrame:
-    """The frame of the committed artifacts (`tables.join`)."""
+    """The frame of the committed artifacts (`tables.make_frame`)."""
     rows = [read_jsonl(folder / f"artifacts/{name}.jsonl.gz", cls) for name, cls in ARTIFACTS.items()]
-    return tables.join(*rows)
+    return tables.make_frame(*rows, load_profile(folder.name))
 
 
 def write_texts(figures: Path = FIGURES) -> None:
