@@ -27,7 +27,7 @@ def test_badge_and_set_up_name_the_address_and_the_tag_of_this_version(stage):
     page = ADDRESS.removeprefix("https://")
     assert f"https://colab.research.google.com/{page.split('.')[0]}/" in title.source
     assert title.source.endswith(f"{page.partition('/')[2]}/blob/{TAG}/notebooks/{stage}.ipynb)")
-    assert f'"--branch={TAG}", "{ADDRESS}"' in setup.source
+    assert f"--branch={TAG} {ADDRESS} " in setup.source
 
 
 def test_the_set_up_is_the_same_in_every_notebook():
@@ -46,12 +46,17 @@ def test_the_set_up_cell_makes_a_bare_python_run_the_first_cells(tmp_path):
     COLAB.mkdir()
     here = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{published}.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}
     cell = cells("04_analysis")
-    program = "\n\n".join(cell[i].source for i in (2, 3, 4, 5)) + "\nprint(len(summary), study.reads_committed)"
+    program = "\n\n".join(cell[i].source for i in (2, 3, 4, 5)) + "\nprint(len(grades), study.reads_committed)"
     try:
         run = subprocess.run(
             [tmp_path / "bare/bin/python", "-c", program],
-            env={**os.environ, **here, "COLAB_RELEASE_TAG": "test"},
-            cwd=tmp_path,
+            env={
+                **os.environ,
+                **here,
+                "PATH": f"{tmp_path / 'bare/bin'}:{os.environ['PATH']}",
+                "COLAB_RELEASE_TAG": "1",
+            },
+            cwd=COLAB,
             capture_output=True,
             text=True,
         )

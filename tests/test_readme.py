@@ -41,7 +41,7 @@ def test_extensions_are_short():
 def test_the_profile_in_the_text_loads(tmp_path):
     [text] = blocks("yaml")
     (tmp_path / "mine.yaml").write_text(text)
-    assert "mine" in load_profile(tmp_path / "mine.yaml").models
+    assert "mine" in load_profile(tmp_path / "mine.yaml").inference.models
 
 
 def test_every_make_target_in_the_text_is_there():

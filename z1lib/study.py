@@ -130,7 +130,8 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Pa
     if is_of_older_layout(folder / "provenance.json"):
         print(f"{folder} was made by an older version: its notebooks run again, what it trained and decoded is kept "
               "where its inputs are the same; to start anew, move the folder away")  # fmt: skip
-    failed.unlink(missing_ok=True)
+    for stale in (failed, folder / f"{stage}.ipynb"):  # a run that fails must not look finished
+        stale.unlink(missing_ok=True)
     try:
         code = _tee([sys.executable, "-m", *command], log)
     except KeyboardInterrupt:

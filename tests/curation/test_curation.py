@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ToyTokenizer, make_profile
 from tests.curation.repetition_set import make_loops, make_texts
-from z1lib.curation import gather
+from z1lib.curation import gather, repetition, selection, statistics
 from z1lib.problems import tracing
 from z1lib.records import Problem
 
@@ -27,45 +27,45 @@ def algorithm_1(counts, budget):
 def test_longest_is_algorithm_1(counts, budget):
     expected = algorithm_1(counts, budget)
     if expected:
-        assert gather.select(counts, budget) == expected
+        assert selection.select(counts, budget) == expected
     else:
         with pytest.raises(ValueError, match="the selection is empty"):
-            gather.select(counts, budget)
+            selection.select(counts, budget)
 
 
-@given(COUNTS, st.integers(50, 400), st.sampled_from(gather.ORDERS), st.integers(0, 5))
+@given(COUNTS, st.integers(50, 400), st.sampled_from(selection.ORDERS), st.integers(0, 5))
 def test_no_order_exceeds_the_budget_or_stops_while_something_fits(counts, budget, order, seed):
-    taken = gather.select(counts, budget, order, seed)
+    taken = selection.select(counts, budget, order, seed)
     used = sum(counts[i] for i in taken)
     assert used <= budget
     assert len(set(taken)) == len(taken)
     assert all(used + counts[i] > budget for i in set(range(len(counts))) - set(taken))
-    assert taken == gather.select(counts, budget, order, seed)
+    assert taken == selection.select(counts, budget, order, seed)
 
 
 def test_what_does_not_fit_is_skipped():
-    assert gather.select([9, 5, 8, 1], 11) == [0, 3]
+    assert selection.select([9, 5, 8, 1], 11) == [0, 3]
 
 
 def test_shortest_takes_the_short_ones():
-    assert gather.select([9, 5, 8, 1], 14, "shortest") == [3, 1, 2]
+    assert selection.select([9, 5, 8, 1], 14, "shortest") == [3, 1, 2]
 
 
 def test_random_depends_on_the_seed_alone():
-    draws = {tuple(gather.select([1] * 20, 10, "random", seed)) for seed in range(5)}
+    draws = {tuple(selection.select([1] * 20, 10, "random", seed)) for seed in range(5)}
     assert len(draws) == 5
 
 
 def test_stratified_takes_from_every_stratum_in_turn():
     strata = [1] * 50 + [2] * 5 + [3] * 50
-    taken = gather.select([1] * 105, 30, "stratified", 0, strata)
+    taken = selection.select([1] * 105, 30, "stratified", 0, strata)
     assert [sum(strata[i] == k for i in taken) for k in (1, 2, 3)] == [13, 5, 12]
 
 
 @pytest.mark.parametrize(("counts", "budget", "order"), [([1], 1, "best"), ([1], -1, "longest"), ([-1], 5, "random")])
 def test_senseless_selections_are_refused(counts, budget, order):
     with pytest.raises(ValueError, match="order|negative"):
-        gather.select(counts, budget, order)
+        selection.select(counts, budget, order)
 
 
 def test_no_test_program_is_trained_on():
@@ -97,20 +97,20 @@ def test_tokens_are_counted_with_the_end_token():
 
 
 def test_a_text_that_ends_in_a_loop_is_repetitive():
-    assert gather.is_repetitive("Let me see. " + "Wait, I should check that again. " * 8)
-    assert gather.is_repetitive("so " * 40)
-    assert not gather.is_repetitive("Wait, I should check that again. " * 2)
+    assert repetition.is_repetitive("Let me see. " + "Wait, I should check that again. " * 8)
+    assert repetition.is_repetitive("so " * 40)
+    assert not repetition.is_repetitive("Wait, I should check that again. " * 2)
 
 
 @pytest.mark.parametrize("style", tracing.STYLES)
 def test_no_execution_trace_is_called_repetitive(style):
     for problem in tracing.make_problems(100, [1, 3, 5, 7], 1, "tracing"):
-        assert not gather.is_repetitive(tracing.STYLES[style](problem))
+        assert not repetition.is_repetitive(tracing.STYLES[style](problem))
 
 
 def test_the_description_counts_every_run_and_level():
     rows = gather.tell(tracing.make_problems(20, [1, 2], 0, "tracing"), "z1", "plain", ToyTokenizer())
-    table = gather.describe(rows).set_index("level")
+    table = statistics.describe(rows).set_index("level")
     assert table.loc["all", "examples"] == 20
     assert table.loc["all", "tokens"] == sum(row.token_count for row in rows)
     assert table.loc[1, "mean"] < table.loc[2, "mean"]
@@ -119,7 +119,7 @@ def test_the_description_counts_every_run_and_level():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_repetition_rule_finds_loops_and_leaves_what_only_looks_alike(seed):
     """At most 1% of either kind of error, on 143 loops and 182 texts that are none, on which the rule was tuned."""
-    missed = [kind for kind, text in make_loops(seed) if not gather.is_repetitive(text)]
-    mistaken = [kind for kind, text in make_texts(seed) if gather.is_repetitive(text)]
+    missed = [kind for kind, text in make_loops(seed) if not repetition.is_repetitive(text)]
+    mistaken = [kind for kind, text in make_texts(seed) if repetition.is_repetitive(text)]
     assert len(missed) <= 0.01 * 143, missed
     assert len(mistaken) <= 0.01 * 182, mistaken

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_profile
 from z1lib import published
-from z1lib.curation import figures, gather, release, statistics
+from z1lib.curation import figures, gather, pipeline, release, selection, statistics
 from z1lib.curation.pipeline import Curated, Rejected, Row
 
 TEXTS = st.lists(st.text("abc \n", max_size=40), max_size=8)
@@ -75,7 +75,7 @@ def test_the_subsets_of_table_2_keep_its_shares_and_the_order_of_its_means():
 
 def test_a_subset_by_another_name_is_refused():
     with pytest.raises(ValueError, match="no subset 'random'; Table 2 has full, random-16k"):
-        gather.select_subset([1, 2], "random")
+        selection.select_subset([1, 2], "random")
 
 
 def made(number: int, **values) -> Row:
@@ -113,7 +113,7 @@ def test_the_released_table_has_the_released_columns_and_ours(finished):
 def test_the_card_has_every_filter_with_its_thresholds_and_counts(finished):
     card = (finished / "DATASET_CARD.md").read_text()
     assert "2 examples from `tracing`" in card
-    for name in gather.FILTERS:
+    for name in pipeline.FILTERS:
         assert f"`{name}`" in card
     assert "| repetition      |         4 |      3 |         1 |  0.2500 | 1 loop |" in card
     assert "min_tokens 40, min_repeats 3, min_counted 10, loop_ratio 0.3, ngram 12" in card

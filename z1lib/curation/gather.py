@@ -11,22 +11,14 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from z1lib.chat import encode_text
-from z1lib.curation.pipeline import FILTERS, Curated, LocalExecutor, Rejected, Row, curate
+from z1lib.curation.pipeline import Curated, LocalExecutor, Rejected, Row
 from z1lib.curation.reader import find_files
-from z1lib.curation.repetition import is_repetitive
-from z1lib.curation.selection import ORDERS, SUBSETS, select, select_subset
-from z1lib.curation.statistics import describe
+from z1lib.curation.selection import select
 from z1lib.curation.teacher import find_teacher, teach
 from z1lib.files import write_jsonl
 from z1lib.problems import BENCHMARKS, make_benchmark, reasoning_gym, tracing
 from z1lib.profile import Profile
 from z1lib.records import STRICT, Problem, Trajectory, checked
-
-__all__ = [
-    "FILTERS", "ORDERS", "SUBSETS", "Curated", "Raw", "Rejected", "Row", "check_disjoint", "curate", "describe",
-    "find_files", "gather", "is_repetitive", "make_test_problems", "make_train_problems", "select", "select_subset",
-    "teach", "tell", "to_trajectory",
-]  # fmt: skip
 
 
 def make_test_problems(profile: Profile) -> list[Problem]:
@@ -136,6 +128,23 @@ def gather(
 def to_trajectory(row: Row, run: str) -> Trajectory:
     """A curated row as an example of `run`."""
     return Trajectory(row.id, row.question, row.response, row.tokens, row.level, row.source, run)
+
+
+def choose(curated: dict[str, Curated], profile: Profile, order: str = "random") -> dict[str, list[Trajectory]]:
+    """The examples of each run under the token budget (`selection.select`).
+
+    The first run takes them in this order; each other run out of the questions of the first, from the levels in turn.
+    """
+    budget, seed = profile.curation.response_token_budget, profile.seed
+    pools = {run: [to_trajectory(row, run) for row in result.rows] for run, result in curated.items()}
+    first, *others = pools
+    chosen = {first: [pools[first][i] for i in select([row.token_count for row in pools[first]], budget, order, seed)]}
+    ids = {row.id for row in chosen[first]}
+    for run in others:
+        pool = [row for row in pools[run] if row.id in ids]
+        counts, levels = [row.token_count for row in pool], [row.level for row in pool]
+        chosen[run] = [pool[i] for i in select(counts, budget, "stratified", seed, strata=levels)]
+    return chosen
 
 
 def check_disjoint(trajectories: list[Trajectory], test: list[Problem]) -> None:

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pandas as pd
 
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines.base import Engine
-from z1lib.files import Journal
+from z1lib.engines.base import Engine, load_engine
+from z1lib.files import Journal, read_jsonl
+from z1lib.hardware import check_hardware
 from z1lib.inference.decode import sweep, to_text
 from z1lib.profile import Profile
 from z1lib.records import Completion, Problem
+from z1lib.study import Study
 from z1lib.window import Policy, ShiftedWindow, Truncation, Unbounded, at, policy_named
 
 
@@ -66,6 +68,28 @@ def estimate_decoding(profile: Profile, problems: list[Problem]) -> pd.DataFrame
         rows.append((model, kind, requests, tokens, hours, hours * profile.hardware.gpus))
     columns = ["model", "policy", "requests", "tokens at most", "hours at most", "GPU hours at most"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def decode_study(study: Study, problems: list[Problem]) -> list[Completion]:
+    """Everything the study's profile asks of its models, one after the other, and the control at equal cost.
+
+    Goes on from the journal `completions.partial.jsonl`. The committed completions where the study reads those. Raises
+    what `check_hardware`, `Study.model` and `load_engine` raise.
+    """
+    if study.reads_committed:
+        return read_jsonl(study.need("completions.jsonl", "03_windowed_inference"), Completion)
+    profile, asked = study.profile, study.profile.inference
+    check_hardware(profile)
+    journal = Journal(study.path("completions.partial.jsonl"), Completion)
+    sampling = (asked.n, asked.temperature, asked.top_p, profile.seed)
+    completions = []
+    for model in asked.models:
+        engine = load_engine(asked.engine, study.model(model), **asked.engine_options)
+        chosen, policies = first_of_each(problems, asked.max_problems.get(model)), study_policies(profile, model)
+        rows = sweep_problems(engine, chosen, policies, journal, profile.system_prompt_of, *sampling)
+        completions += rows + match_truncation(engine, rows)
+        del engine  # before the next model is loaded
+    return completions
 
 
 def sweep_problems(

@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -80,6 +81,16 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
         # FSDP writes the weights of a whole checkpoint twice, for itself and for transformers.
         disk=(profile.sft.keep_checkpoints + 1) * (4 * (2 if profile.sft.fsdp else 1) + ADAM_BYTES) * trained,
     )
+
+
+def tabulate(needs: dict[str, Footprint]) -> pd.DataFrame:
+    """Footprints side by side, a column a run: GiB of each part, of the peak and of the disk; steps, tokens, hours."""
+    table = {}
+    for run, need in needs.items():
+        sizes = {part: getattr(need, part) for part in PARTS} | {"peak, a device": need.total, "disk": need.disk}
+        table[run] = {f"{name} (GiB)": size / 2**30 for name, size in sizes.items()}
+        table[run] |= {name: getattr(need, name) for name in ("steps", "tokens", "hours")}
+    return pd.DataFrame(table)
 
 
 def check_fits(footprint: Footprint, profile: Profile, folder: Path, device_bytes: int | None = None) -> None:
