@@ -21,10 +21,7 @@ from z1lib.models import make_random_model
 from z1lib.sft import launch, train
 from z1lib.window import HINT, ShiftedWindow
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 WINDOWS, ANSWER = [0, 12, 24, 48], 8
 PROMPTS = [f"<|im_start|>user\nWhat is {i} + {i}?<|im_end|>\n<|im_start|>assistant\n" for i in range(64)]
 

@@ -76,8 +76,8 @@ def test_draws_that_do_not_exist_are_counted():
 
 def test_the_bootstrap_is_paired_across_columns():
     values = np.random.default_rng(1).random((40, 1))
-    draws = stats.bootstrap_means(np.hstack([values, values + 3]), 200, seed=0)
-    assert np.allclose(draws[:, 1] - draws[:, 0], 3)
+    resamples = stats.bootstrap_means(np.hstack([values, values + 3]), 200, seed=0)
+    assert np.allclose(resamples[:, 1] - resamples[:, 0], 3)
 
 
 @given(POINTS, st.integers(0, 20))
@@ -141,10 +141,10 @@ def test_holm_multiplies_the_smallest_by_their_number_and_keeps_the_order():
     assert stats.correct_family([]) == []
 
 
-def paired_answers(rng, n: int, difference: float, draws: int):
+def paired_answers(rng, n: int, difference: float, resamples: int):
     """Two models on the same problems: skills vary, the second is better by `difference` on each."""
-    skill = 0.2 + 0.5 * rng.random((draws, n))
-    return rng.random((draws, n)) < skill, rng.random((draws, n)) < skill + difference
+    skill = 0.2 + 0.5 * rng.random((resamples, n))
+    return rng.random((resamples, n)) < skill, rng.random((resamples, n)) < skill + difference
 
 
 def test_accuracy_intervals_cover_the_truth():
@@ -157,7 +157,7 @@ def test_accuracy_intervals_cover_the_truth():
 def test_difference_intervals_cover_the_truth():
     rng = np.random.default_rng(2)
     first, second = paired_answers(rng, 200, 0.1, 1000)
-    intervals = [stats.paired_bootstrap(b, a, draws=1000, seed=i) for i, (a, b) in enumerate(zip(first, second))]
+    intervals = [stats.paired_bootstrap(b, a, resamples=1000, seed=i) for i, (a, b) in enumerate(zip(first, second))]
     assert 0.93 <= np.mean([one.low <= 0.1 <= one.high for one in intervals]) <= 0.97
 
 
@@ -172,8 +172,8 @@ def ratio_intervals(accuracy: float, chances: tuple[list[float], list[float]], t
         noise = rng.lognormal(-0.02, 0.2, size=(2, 250, 3))
         correct = [rng.random((250, 3)) < np.clip(np.array(chance) + 0.3 * difficulty, 0, 1) for chance in chances]
         values = np.hstack([windows * noise[0], correct[0], 2 * windows * noise[1], correct[1]])
-        draws = stats.bootstrap_means(values, 600, trial)
-        both = [stats.tokens_at_each(draws[:, i : i + 3], draws[:, i + 3 : i + 6], accuracy) for i in (0, 6)]
+        resamples = stats.bootstrap_means(values, 600, trial)
+        both = [stats.tokens_at_each(resamples[:, i : i + 3], resamples[:, i + 3 : i + 6], accuracy) for i in (0, 6)]
         found.append(stats.token_ratio_interval(truth, *both))
     return np.mean([one.low <= truth <= one.high for one in found]), np.mean([one.high < np.inf for one in found])
 
@@ -197,8 +197,10 @@ def test_tests_hold_their_size_and_power_is_what_the_formula_says():
     first, second = paired_answers(rng, 150, 0.0, 1000)
     rejected = np.mean([stats.mcnemar_test(b, a) < 0.05 for a, b in zip(first, second)])
     assert 0.02 <= rejected <= 0.05  # exact, so below its size
-    draws = [stats.bootstrap_means((b * 1.0 - a)[:, None], 500, i)[:, 0] for i, (a, b) in enumerate(zip(first, second))]
-    assert 0.03 <= np.mean([stats.bootstrap_p(one) < 0.05 for one in draws]) <= 0.07
+    resamples = [
+        stats.bootstrap_means((b * 1.0 - a)[:, None], 500, i)[:, 0] for i, (a, b) in enumerate(zip(first, second))
+    ]
+    assert 0.03 <= np.mean([stats.bootstrap_p(one) < 0.05 for one in resamples]) <= 0.07
     n = stats.problems_needed(0.1, 0.45)
     first, second = rng.random((1000, n)) < 0.45, rng.random((1000, n)) < 0.55
     power = np.mean([stats.mcnemar_test(b, a) < 0.05 for a, b in zip(first, second)])
@@ -220,14 +222,14 @@ def test_a_family_of_tests_holds_its_size_together(monkeypatch):
     answers = rng.random((1000, 150, 6)) < skill
     wrong = [min(stats.paired_tests([(one[:, i], one[:, 0]) for i in range(1, 6)])) <= 0.05 for one in answers]
     assert 0.005 <= np.mean(wrong) <= 0.055
-    means = stats.paired_tests([([0.5, 1, 1], [0, 0.5, 0.5]), ([1, 0], [0, 1])], draws=200)
+    means = stats.paired_tests([([0.5, 1, 1], [0, 0.5, 0.5]), ([1, 0], [0, 1])], resamples=200)
     assert means == pytest.approx([2 * 2 / 201, 1])  # means over samples take the bootstrap's test
 
 
 def test_the_bootstrap_is_that_of_scipy():
     rng = np.random.default_rng(7)
     first, second = rng.random(200) < 0.6, rng.random(200) < 0.5
-    ours = stats.paired_bootstrap(first, second, draws=20_000)
+    ours = stats.paired_bootstrap(first, second, resamples=20_000)
     gain = first * 1.0 - second
     options = {"n_resamples": 20_000, "method": "percentile", "rng": np.random.default_rng(0)}
     scipys = scipy_stats.bootstrap((gain,), np.mean, **options).confidence_interval
@@ -240,8 +242,8 @@ def test_intervals_over_problems_and_many_seeds_cover_the_truth():
     for trial in range(1000):
         for seeds, found in covered.items():
             skill = 0.5 + 0.15 * rng.normal(size=(150, 1, 1)) + 0.04 * rng.normal(size=(1, seeds, 1))
-            draws = stats.bootstrap_two_levels(skill, 800, trial)[:, 0]
-            low, high = np.percentile(draws, [2.5, 97.5])
+            resamples = stats.bootstrap_two_levels(skill, 800, trial)[:, 0]
+            low, high = np.percentile(resamples, [2.5, 97.5])
             found.append(low <= 0.5 <= high)
     assert np.mean(covered[2]) < 0.9
     assert 0.93 <= np.mean(covered[30]) <= 0.97

@@ -218,8 +218,7 @@ def test_the_hints_of_all_kinds_are_the_papers_sentence_and_name_their_form():
 
 
 @pytest.mark.parametrize(
-    "policy",
-    [ShiftedWindow(3, "!", 4), BudgetForcing(3, "!", 4, extensions=1, wait="W"), Truncation(5), Unbounded(7)],
+    "policy", [ShiftedWindow(3, "!", 4), BudgetForcing(3, "!", 4, extensions=1, wait="W"), Truncation(5), Unbounded(7)]
 )
 def test_a_policy_survives_the_journey_as_json(policy):
     assert from_json(to_json(bound(policy))) == bound(policy)

@@ -21,7 +21,7 @@ class BadAnalysis(ValueError):
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95% interval; `undefined` is the share of bootstrap draws in which it does not exist."""
+    """An estimate with its 95% interval; `undefined` is the share of bootstrap resamples in which it does not exist."""
 
     estimate: float | None
     low: float | None
@@ -50,55 +50,55 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return min(low, successes / n), max(high, successes / n)
 
 
-def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means of (problems x columns) values over problems drawn with replacement: (draws x columns).
+def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of (problems x columns) values over problems drawn with replacement: (resamples x columns).
 
     All columns of a draw share their problems, so differences and ratios of columns are paired.
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     return weights @ values / n
 
 
-def bootstrap_two_levels(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means of (problems x seeds x columns) values: problems are drawn, and seeds within each draw: (draws x columns).
+def bootstrap_two_levels(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of (problems x seeds x columns) values: problems are drawn, and seeds within each draw: (resamples x columns).
 
     One seed, shared by all problems of a run, is one draw at the upper level: a training run.
     """
     values = np.asarray(values, dtype=float)
     problems, seeds, _ = values.shape
     rng = np.random.default_rng(seed)
-    by_problem = rng.multinomial(problems, np.full(problems, 1 / problems), size=draws) / problems
-    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    by_problem = rng.multinomial(problems, np.full(problems, 1 / problems), size=resamples) / problems
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
     return np.einsum("dp,ds,psc->dc", by_problem, by_seed, values, optimize=True)
 
 
-def percentile_interval(estimate: float | None, draws: np.ndarray) -> Interval:
-    """The percentile interval of bootstrap draws; undefined ones (NaN) are counted, not dropped in silence."""
-    draws = np.asarray(draws, dtype=float)
-    defined = draws[~np.isnan(draws)]
-    undefined = 1 - len(defined) / len(draws)
+def percentile_interval(estimate: float | None, resamples: np.ndarray) -> Interval:
+    """The percentile interval of bootstrap resamples; undefined ones (NaN) are counted, not dropped in silence."""
+    resamples = np.asarray(resamples, dtype=float)
+    defined = resamples[~np.isnan(resamples)]
+    undefined = 1 - len(defined) / len(resamples)
     if estimate is None or np.isnan(estimate) or not len(defined):
         return Interval(None, None, None, undefined)
     low, high = np.percentile(defined, [2.5, 97.5])
     return Interval(float(estimate), float(low), float(high), undefined)
 
 
-def paired_bootstrap(values, reference, draws: int = 10_000, seed: int = 0) -> Interval:
+def paired_bootstrap(values, reference, resamples: int = 10_000, seed: int = 0) -> Interval:
     """The mean difference of two values of the same problems, with its paired bootstrap interval.
 
     Raises BadAnalysis if the two differ in length, are empty or hold what is not a number. With one problem, or where
     all differences are the same, the interval is that one value (`Interval.is_degenerate`).
     """
     values, reference = _pair(values, reference)
-    return mean_interval(values - reference, draws, seed)
+    return mean_interval(values - reference, resamples, seed)
 
 
-def mean_interval(values, draws: int = 10_000, seed: int = 0) -> Interval:
+def mean_interval(values, resamples: int = 10_000, seed: int = 0) -> Interval:
     """The mean of one value a problem, with its bootstrap interval."""
     values = np.asarray(values, dtype=float)
-    return percentile_interval(values.mean(), bootstrap_means(values[:, None], draws, seed)[:, 0])
+    return percentile_interval(values.mean(), bootstrap_means(values[:, None], resamples, seed)[:, 0])
 
 
 def _pair(values, reference) -> tuple[np.ndarray, np.ndarray]:
@@ -128,11 +128,11 @@ def _is_binary(*values) -> bool:
     return bool(np.isin(np.concatenate(values), [0, 1]).all())
 
 
-def bootstrap_p(draws: np.ndarray) -> float:
-    """The two-sided p-value of a difference from its bootstrap draws: twice the smaller share on one side of zero."""
-    draws = np.asarray(draws)
-    sides = (np.sum(draws <= 0) + 1, np.sum(draws >= 0) + 1)
-    return float(min(1, 2 * min(sides) / (len(draws) + 1)))
+def bootstrap_p(resamples: np.ndarray) -> float:
+    """The two-sided p-value of a difference from its bootstrap resamples: twice the smaller share on one side of zero."""
+    resamples = np.asarray(resamples)
+    sides = (np.sum(resamples <= 0) + 1, np.sum(resamples >= 0) + 1)
+    return float(min(1, 2 * min(sides) / (len(resamples) + 1)))
 
 
 def correct_family(p_values: list[float]) -> list[float]:
@@ -141,7 +141,7 @@ def correct_family(p_values: list[float]) -> list[float]:
 
 
 def paired_tests(
-    pairs: list[tuple[Sequence[float], Sequence[float]]], draws: int = 10_000, seed: int = 0
+    pairs: list[tuple[Sequence[float], Sequence[float]]], resamples: int = 10_000, seed: int = 0
 ) -> list[float]:
     """The p-values of a family of paired accuracies, Holm-corrected over the family.
 
@@ -152,7 +152,7 @@ def paired_tests(
         values, reference = _pair(values, reference)
         if _is_binary(values, reference):
             return mcnemar_test(values, reference)
-        return bootstrap_p(bootstrap_means((values - reference)[:, None], draws, seed)[:, 0])
+        return bootstrap_p(bootstrap_means((values - reference)[:, None], resamples, seed)[:, 0])
 
     return correct_family([test(*pair) for pair in pairs])
 
@@ -186,7 +186,7 @@ def tokens_at(curve: Curve, accuracy: float) -> float | None:
 
 
 def tokens_at_each(tokens: np.ndarray, reached: np.ndarray, accuracy: float) -> np.ndarray:
-    """`tokens_at` for many curves: (draws x points) tokens and accuracies to (draws,), NaN where not reached."""
+    """`tokens_at` for many curves: (resamples x points) tokens and accuracies to (resamples,), NaN where not reached."""
     tokens, reached = np.asarray(tokens, dtype=float), np.asarray(reached, dtype=float)
     order = np.argsort(tokens, axis=1, kind="stable")
     tokens, reached = np.take_along_axis(tokens, order, axis=1), np.take_along_axis(reached, order, axis=1)
@@ -208,7 +208,7 @@ def iso_accuracy_ratio(curve: Curve, reference_curve: Curve, accuracy: float) ->
 
 
 def token_ratio_interval(estimate: float | None, tokens: np.ndarray, reference: np.ndarray) -> Interval:
-    """The interval of a ratio of token needs from their draws, NaN where an accuracy was not reached.
+    """The interval of a ratio of token needs from their resamples, NaN where an accuracy was not reached.
 
     No draw is dropped. One in which only the reference does not reach it lies below every ratio (0), one in which only
     the subject does not lies above (infinity); one in which neither does says nothing and widens the interval at both
@@ -221,7 +221,7 @@ def token_ratio_interval(estimate: float | None, tokens: np.ndarray, reference: 
     undefined = float(np.mean(missing | reference_missing))
     if estimate is None:
         return Interval(None, None, None, undefined)
-    # Between a number and infinity nothing can be interpolated: the ends are draws.
+    # Between a number and infinity nothing can be interpolated: the ends are resamples.
     ends = np.percentile(low, 2.5, method="lower"), np.percentile(high, 97.5, method="higher")
     return Interval(estimate, *map(float, ends), undefined)
 
@@ -251,9 +251,9 @@ def pareto_front(points: list[tuple[float, float]]) -> list[int]:
 
 
 def bootstrap_interval(
-    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], draws: int, seed: int
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int, seed: int
 ) -> Interval:
     """The interval of a statistic of column means: (rows x columns) means to (rows,) numbers, NaN where undefined."""
     values = np.asarray(values, dtype=float)
     estimate = statistic(values.mean(axis=0, keepdims=True))[0]
-    return percentile_interval(estimate, statistic(bootstrap_means(values, draws, seed)))
+    return percentile_interval(estimate, statistic(bootstrap_means(values, resamples, seed)))

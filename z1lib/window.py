@@ -75,9 +75,9 @@ def encode_forced(encode: Callable[[str], list[int]], text: str, end_ids: frozen
 def check_limits(policy, **limits: int) -> None:
     """Raises ValueError naming the first limit that is not an integer of at least its minimum (0, answers 1)."""
     for name, value in limits.items():
-        least = 1 if "answer" in name else 0
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{type(policy).__name__}: {name} must be an integer of at least {least}, got {value!r}")
+        minimum = 1 if "answer" in name else 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ValueError(f"{type(policy).__name__}: {name} must be an integer of at least {minimum}, got {value!r}")
 
 
 def check_windows(windows: list[int]) -> None:

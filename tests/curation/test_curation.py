@@ -52,8 +52,8 @@ def test_shortest_takes_the_short_ones():
 
 
 def test_random_depends_on_the_seed_alone():
-    draws = {tuple(selection.select([1] * 20, 10, "random", seed)) for seed in range(5)}
-    assert len(draws) == 5
+    resamples = {tuple(selection.select([1] * 20, 10, "random", seed)) for seed in range(5)}
+    assert len(resamples) == 5
 
 
 def test_stratified_takes_from_every_stratum_in_turn():

@@ -30,11 +30,11 @@ def test_trigrams_are_counted_exactly_and_span_no_two_texts(texts, least):
 def test_two_corpora_stand_side_by_side_and_their_contrast_is_signed():
     first = statistics.count_trigrams(["we need to sort", "we need to go", "a b c d"] * 9).rename("ours")
     second = statistics.count_trigrams(["we need to sort", "wait but the wait but the"] * 9).rename("theirs")
-    table = statistics.compare_trigrams(first, second, most=3)
+    table = statistics.compare_trigrams(first, second, top=3)
     assert list(table.columns) == ["ours", "ours count", "theirs", "theirs count"]
     assert table.iloc[0]["ours"] == "we need to"
     assert len(table) == 3
-    contrast = statistics.contrast_trigrams(first, second, ranks=(0, 50), most=2)
+    contrast = statistics.contrast_trigrams(first, second, ranks=(0, 50), top=2)
     assert (contrast.log2_ratio.head(2) > 0).all()
     assert (contrast.log2_ratio.tail(2) < 0).all()
     assert contrast.loc["wait but the"].to_dict()["ours count"] == 0

@@ -16,7 +16,7 @@ import pytest
 
 from tests.test_notebooks import ROOT, clone_project, environment_of
 from z1lib.engines.serving import free_port
-from z1lib.pages.demo import MOST_TOKENS
+from z1lib.pages.demo import MAX_TOKENS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="`pip install -e '.[browser]'` brings playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -152,7 +152,7 @@ def test_the_demo_streams_and_two_sessions_keep_their_own_text(browser, demo):
         page.get_by_role("button", name="think").click()
     for page, hint in zip(pages, hints):
         playwright.expect(page.locator("#page-0")).to_contain_text(hint, timeout=60_000)
-        playwright.expect(page.locator("#page-1")).to_contain_text(f"= {MOST_TOKENS} tokens", timeout=60_000)
+        playwright.expect(page.locator("#page-1")).to_contain_text(f"= {MAX_TOKENS} tokens", timeout=60_000)
     for i, (page, hint, other) in enumerate(zip(pages, hints, reversed(hints))):  # both are done: all there ever was
         texts = page.evaluate("window.texts")
         counts = [int(found[1]) for text in texts if (found := re.search(r"(\d+) thinking", text))]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ScriptedEngine, write
 from z1lib.pages import demo
-from z1lib.pages.demo import MOST_CHARACTERS, build, labels, make_policy, think
+from z1lib.pages.demo import MAX_CHARACTERS, build, labels, make_policy, think
 from z1lib.window import BudgetForcing, ShiftedWindow
 
 ENGINE = ScriptedEngine(write("a" * 60))
@@ -47,7 +47,7 @@ def test_two_policies_of_the_same_name_are_possible():
 
 @pytest.mark.parametrize(
     ("problem", "window", "hint"),
-    [("", 8, "h"), ("what?", 8, " "), ("x" * MOST_CHARACTERS, 8, "h"), ("what?", 10**6, "h"), ("what?", -1, "h")],
+    [("", 8, "h"), ("what?", 8, " "), ("x" * MAX_CHARACTERS, 8, "h"), ("what?", 10**6, "h"), ("what?", -1, "h")],
 )
 def test_input_out_of_bounds_is_refused_before_anything_is_decoded(problem, window, hint):
     with pytest.raises(gradio.Error):

@@ -43,7 +43,7 @@ def test_publishing_twice_gives_the_same_bytes_and_leaves_nothing_of_before(tmp_
 def test_artifacts_too_large_for_git_are_refused_and_what_was_published_stays(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     publish.publish(run, tmp_path / "a")
-    monkeypatch.setattr(publish, "MOST_BYTES", 10)
+    monkeypatch.setattr(publish, "MAX_BYTES", 10)
     with pytest.raises(SystemExit, match="more than the 10 that git should carry"):
         publish.publish(run, tmp_path / "a")
     assert (tmp_path / "a/summary.csv").exists()

@@ -33,14 +33,14 @@ def make_claims(frame: pd.DataFrame, profile: Profile, sets: list[str]) -> pd.Da
     `sets`: the problem sets large enough to conclude from (`tables.main_sets`). Raises BadAnalysis where policies that
     are compared have other windows or problems.
     """
-    draws, seed, subject = profile.analysis.resamples, profile.seed, subject_of(profile)
+    resamples, seed, subject = profile.analysis.resamples, profile.seed, subject_of(profile)
     parts = [frame[frame.problem_set == name] for name in sets]
-    rows = _scaling(parts, subject, draws, seed)
+    rows = _scaling(parts, subject, resamples, seed)
     for part in parts:
-        rows += _hints(part, subject[0], draws, seed)
-        rows += _adaptivity(part, subject[0], draws, seed)
-        rows += [_efficiency(part, subject, rival, draws, seed) for rival in rivals_of(profile)]
-    rows += _transfer(frame, subject[0], profile, draws, seed)
+        rows += _hints(part, subject[0], resamples, seed)
+        rows += _adaptivity(part, subject[0], resamples, seed)
+        rows += [_efficiency(part, subject, rival, resamples, seed) for rival in rivals_of(profile)]
+    rows += _transfer(frame, subject[0], profile, resamples, seed)
     return pd.DataFrame([{"seeds": 1, **row} for row in rows], columns=COLUMNS)
 
 
@@ -72,28 +72,28 @@ def _row(claim: str, estimand: str, part: pd.DataFrame, n: int, found: Interval,
     return {"claim": claim, "estimand": estimand, **where, **ends, "test": test, "verdict": verdict}
 
 
-def _compare(claim: str, estimand: str, parts: list, pairs: list, draws: int, seed: int) -> list[dict]:
+def _compare(claim: str, estimand: str, parts: list, pairs: list, resamples: int, seed: int) -> list[dict]:
     """Rows of a claim that one accuracy is higher than another on the same problems; the pairs are one family."""
     rows = []
-    for part, pair, p in zip(parts, pairs, paired_tests(pairs, draws, seed)):
-        gain = paired_bootstrap(*pair, draws, seed)
+    for part, pair, p in zip(parts, pairs, paired_tests(pairs, resamples, seed)):
+        gain = paired_bootstrap(*pair, resamples, seed)
         test = "McNemar" if part["sample"].nunique() == 1 else "paired bootstrap"
         test += f", Holm: {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}"
         rows.append(_row(claim, estimand, part, len(pair[0]), gain, test, decide(gain.estimate, p)))
     return rows
 
 
-def _scaling(parts: list[pd.DataFrame], subject: tuple[str, str], draws: int, seed: int) -> list[dict]:
+def _scaling(parts: list[pd.DataFrame], subject: tuple[str, str], resamples: int, seed: int) -> list[dict]:
     correct = [problem_table(part, *subject, "correct") for part in parts]
     first, last = correct[0].columns[0], correct[0].columns[-1]
     if first == last:
         return []
     estimand = f"accuracy at a window of {last} minus at {first}"
     pairs = [(table[last], table[first]) for table in correct]
-    return _compare("a larger window buys accuracy", estimand, parts, pairs, draws, seed)
+    return _compare("a larger window buys accuracy", estimand, parts, pairs, resamples, seed)
 
 
-def _hints(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[dict]:
+def _hints(part: pd.DataFrame, model: str, resamples: int, seed: int) -> Iterator[dict]:
     """The hint against cutting at the same place, and against spending the same tokens: means over the windows."""
     controls = {"truncation": "cutting at the same place", "truncation_matched": "spending the same tokens"}
     windowed = problem_table(part, model, "shifted_window", "correct")
@@ -103,28 +103,32 @@ def _hints(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[di
         cut = problem_table(part, model, control, "correct")
         if set(windowed) != set(cut) or set(windowed.index) != set(cut.index):
             raise BadAnalysis(f"{model}: shifted_window and {control} have other windows or problems")
-        gain = paired_bootstrap(*(one[often].mean(axis=1) for one in (windowed, cut.loc[windowed.index])), draws, seed)
+        gain = paired_bootstrap(
+            *(one[often].mean(axis=1) for one in (windowed, cut.loc[windowed.index])), resamples, seed
+        )
         estimand = f"accuracy with it minus without, mean of windows {often[0]} to {often[-1]}"
         verdict = decide_by_interval(gain, 0.0)
         yield _row(f"the hint helps against {words}", estimand, part, len(cut), gain, "paired bootstrap", verdict)
 
 
-def _adaptivity(part: pd.DataFrame, model: str, draws: int, seed: int) -> Iterator[dict]:
+def _adaptivity(part: pd.DataFrame, model: str, resamples: int, seed: int) -> Iterator[dict]:
     """The two levels hold different problems, so each is drawn by itself."""
     rows = part[(part.model == model) & (part.policy == "unbounded")]
     if rows.level.nunique() < 2:
         return
     low, high = rows.level.min(), rows.level.max()
     ends = [rows[rows.level == level].groupby("problem_id").thinking_tokens.mean() for level in (low, high)]
-    drawn = [bootstrap_means(tokens.to_numpy()[:, None], draws, seed + i)[:, 0] for i, tokens in enumerate(ends)]
+    drawn = [bootstrap_means(tokens.to_numpy()[:, None], resamples, seed + i)[:, 0] for i, tokens in enumerate(ends)]
     ratio = percentile_interval(ends[1].mean() / ends[0].mean(), drawn[1] / drawn[0])
     estimand = f"thinking tokens at level {high} over level {low}, no window"
     verdict, n = decide_by_interval(ratio, 1.0), sum(map(len, ends))
     yield _row("thinking grows with complexity", estimand, part, n, ratio, "bootstrap", verdict)
 
 
-def _efficiency(part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, str], draws: int, seed: int) -> dict:
-    accuracy, ratio, n = iso_accuracy_interval(part, subject, rival, draws, seed)
+def _efficiency(
+    part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, str], resamples: int, seed: int
+) -> dict:
+    accuracy, ratio, n = iso_accuracy_interval(part, subject, rival, resamples, seed)
     estimand = f"thinking tokens of {subject[0]} over {rival[0]} at accuracy {accuracy:.2f}"
     fewer = {"supported": "refuted", "refuted": "supported"}  # the claim is "less than 1"
     verdict = decide_by_interval(ratio, 1.0)
@@ -139,7 +143,7 @@ def transfer_sets(frame: pd.DataFrame, profile: Profile) -> list[str]:
     return [name for name in sets if not name.startswith(family)]
 
 
-def _transfer(frame: pd.DataFrame, model: str, profile: Profile, draws: int, seed: int) -> list[dict]:
+def _transfer(frame: pd.DataFrame, model: str, profile: Profile, resamples: int, seed: int) -> list[dict]:
     """Tuned minus base on what is not of the family trained on, left alone; one family of tests."""
     sets = transfer_sets(frame, profile)
     if not {"base", model} <= set(profile.inference.models) or model == "base":
@@ -151,7 +155,7 @@ def _transfer(frame: pd.DataFrame, model: str, profile: Profile, draws: int, see
         shared = tuned.index.intersection(base.index)
         pairs.append((tuned[shared], base[shared]))
     estimand = "accuracy of tuned minus base, no window"
-    return _compare("code teaches more than code", estimand, parts, pairs, draws, seed)
+    return _compare("code teaches more than code", estimand, parts, pairs, resamples, seed)
 
 
 def claims_of_subsets(by_seed: dict[str, list[float]], problem_set: str, n: int, first: str) -> pd.DataFrame:

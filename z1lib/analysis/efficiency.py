@@ -18,7 +18,7 @@ from z1lib.stats import (
 
 
 def compare_efficiency(
-    frame: pd.DataFrame, subject: tuple[str, str], rivals: list[tuple[str, str]], tokens: str, draws: int, seed: int
+    frame: pd.DataFrame, subject: tuple[str, str], rivals: list[tuple[str, str]], tokens: str, resamples: int, seed: int
 ) -> pd.DataFrame:
     """How well a (model, policy) pair spends tokens on one problem set, beside each rival: a row a rival.
 
@@ -34,9 +34,9 @@ def compare_efficiency(
         low, high = max(ours.min(), theirs.min()), min(ours.max(), theirs.max())
         row = {"model": rival[0], "policy": rival[1], "n": len(values)}
         if min(len(ours), len(theirs)) > 1 and 0 < low < high:
-            areas = _area_intervals(values, ends, low, high, draws, seed)
+            areas = _area_intervals(values, ends, low, high, resamples, seed)
             row |= {"from": low, "to": high, **dict(zip(("area", "area of the subject", "difference"), areas))}
-        costs = [_per_correct(values, ends, which, draws, seed) for which in (2, 0)]
+        costs = [_per_correct(values, ends, which, resamples, seed) for which in (2, 0)]
         rows.append(row | {"tokens per correct": costs[0], "of the subject": costs[1]})
     columns = ["model", "policy", "n", "from", "to", "area", "area of the subject", "difference"]
     return pd.DataFrame(rows, columns=[*columns, "tokens per correct", "of the subject"]).fillna("")
@@ -54,8 +54,8 @@ def _paired_columns(
     return values, np.cumsum([table.shape[1] for table in tables])[:-1]
 
 
-def _area_intervals(values, ends, low: float, high: float, draws: int, seed: int) -> list[Interval]:
-    """The areas of rival and subject, and the subject's minus the rival's, all from the same draws."""
+def _area_intervals(values, ends, low: float, high: float, resamples: int, seed: int) -> list[Interval]:
+    """The areas of rival and subject, and the subject's minus the rival's, all from the same resamples."""
 
     def areas(means: np.ndarray) -> np.ndarray:
         ours, right, theirs, their_right = np.split(means, ends, axis=1)
@@ -63,11 +63,11 @@ def _area_intervals(values, ends, low: float, high: float, draws: int, seed: int
         both = [[area_under_curve(list(zip(*point)), low, high) for point in zip(*pair)] for pair in pairs]
         return np.array([*both, np.subtract(both[1], both[0])])
 
-    drawn = areas(bootstrap_means(values, draws, seed))
+    drawn = areas(bootstrap_means(values, resamples, seed))
     return [percentile_interval(one[0], many) for one, many in zip(areas(values.mean(axis=0)[None]), drawn)]
 
 
-def _per_correct(values, ends, which: int, draws: int, seed: int) -> Interval:
+def _per_correct(values, ends, which: int, resamples: int, seed: int) -> Interval:
     """Tokens per right answer at the window that gets most right, which is chosen once, not in every draw."""
     tokens, correct = np.split(values, ends, axis=1)[which : which + 2]
     best = correct.mean(axis=0).argmax()
@@ -77,7 +77,7 @@ def _per_correct(values, ends, which: int, draws: int, seed: int) -> Interval:
         spent, right = means.T
         return np.divide(spent, right, out=np.full_like(spent, np.nan), where=right > 0)
 
-    return bootstrap_interval(both, ratio, draws, seed)
+    return bootstrap_interval(both, ratio, resamples, seed)
 
 
 def front(frame: pd.DataFrame, pairs: list[tuple[str, str]], tokens: str) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def front(frame: pd.DataFrame, pairs: list[tuple[str, str]], tokens: str) -> pd.
 
 
 def iso_accuracy_interval(
-    frame: pd.DataFrame, pair: tuple[str, str], reference: tuple[str, str], draws: int, seed: int
+    frame: pd.DataFrame, pair: tuple[str, str], reference: tuple[str, str], resamples: int, seed: int
 ) -> tuple[float, Interval, int]:
     """The iso-accuracy token ratio of two (model, policy) pairs at the highest accuracy that both curves reach.
 
@@ -114,5 +114,5 @@ def iso_accuracy_interval(
         return [tokens_at_each(tokens, correct, accuracy), tokens_at_each(other_tokens, other_correct, accuracy)]
 
     subject, rival = needed(values.mean(axis=0, keepdims=True))
-    interval = token_ratio_interval(float(subject[0] / rival[0]), *needed(bootstrap_means(values, draws, seed)))
+    interval = token_ratio_interval(float(subject[0] / rival[0]), *needed(bootstrap_means(values, resamples, seed)))
     return accuracy, interval, len(values)

@@ -13,7 +13,7 @@ from z1lib.window import policies_by_name
 
 
 def accuracy_curves(
-    frame: pd.DataFrame, problem_sets: list[str], draws: int, seed: int, tokens: str = "thinking_tokens"
+    frame: pd.DataFrame, problem_sets: list[str], resamples: int, seed: int, tokens: str = "thinking_tokens"
 ) -> Figure:
     """Accuracy against average tokens, one line a model and policy, 95% intervals both ways; a panel a problem set.
 
@@ -28,7 +28,7 @@ def accuracy_curves(
     for axis, names in zip(axes, panels):
         for (model, policy), style in styles_of(frame).items():
             if not frame[(frame.model == model) & (frame.policy == policy) & frame.problem_set.isin(names)].empty:
-                _draw_curve(axis, curve_with_intervals(frame, model, policy, names, tokens, draws, seed), *style)
+                _draw_curve(axis, curve_with_intervals(frame, model, policy, names, tokens, resamples, seed), *style)
         if names == of_figure_1 and len(names) > 1:
             _draw_points(axis, published.average_points(printed).reset_index().groupby("model", sort=False))
         elif len(names) == 1:

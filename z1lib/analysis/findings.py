@@ -37,36 +37,36 @@ def _signed(gain: Interval) -> str:
     return f"{gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
-def say_levels(frame: pd.DataFrame, model: str, draws: int, seed: int) -> str:
+def say_levels(frame: pd.DataFrame, model: str, resamples: int, seed: int) -> str:
     rows = frame[(frame.model == model) & (frame.policy == "unbounded")]
     lines = []
     for name, part in rows.groupby("problem_set", sort=False):
         levels = dict(list(part.groupby("level")))
         shown = ", ".join(
-            f"level {level}: {_mean_tokens(one, draws, seed)} (n = {len(one)}, accuracy {one.correct.mean():.2f})"
+            f"level {level}: {_mean_tokens(one, resamples, seed)} (n = {len(one)}, accuracy {one.correct.mean():.2f})"
             for level, one in levels.items()
         )
         line = f"* {name}: {shown}"
         if len(levels) > 1:
-            times = _ratio_of_levels(levels[min(levels)], levels[max(levels)], draws, seed)
+            times = _ratio_of_levels(levels[min(levels)], levels[max(levels)], resamples, seed)
             line += f"; the most complex takes {times} times the tokens of the simplest"
         lines.append(line + ".")
     return f"**Measured.** Mean thinking tokens of `{model}` without a window:\n" + "\n".join(lines)
 
 
-def _mean_tokens(rows: pd.DataFrame, draws: int, seed: int) -> str:
-    interval = mean_interval(rows.groupby("problem_id").thinking_tokens.mean(), draws, seed)
+def _mean_tokens(rows: pd.DataFrame, resamples: int, seed: int) -> str:
+    interval = mean_interval(rows.groupby("problem_id").thinking_tokens.mean(), resamples, seed)
     return f"{interval.estimate:.0f} [{interval.low:.0f}, {interval.high:.0f}]"
 
 
-def _ratio_of_levels(simple: pd.DataFrame, complex_: pd.DataFrame, draws: int, seed: int) -> Interval:
+def _ratio_of_levels(simple: pd.DataFrame, complex_: pd.DataFrame, resamples: int, seed: int) -> Interval:
     """The two levels hold different problems, so each is drawn by itself."""
     means = [part.groupby("problem_id").thinking_tokens.mean().to_numpy() for part in (simple, complex_)]
-    low, high = (bootstrap_means(values[:, None], draws, seed + i)[:, 0] for i, values in enumerate(means))
+    low, high = (bootstrap_means(values[:, None], resamples, seed + i)[:, 0] for i, values in enumerate(means))
     return percentile_interval(means[1].mean() / means[0].mean(), high / low)
 
 
-def say_overthinking(frame: pd.DataFrame, pairs: list[tuple[str, str]], draws: int, seed: int) -> str:
+def say_overthinking(frame: pd.DataFrame, pairs: list[tuple[str, str]], resamples: int, seed: int) -> str:
     lines = []
     for model, policy in pairs:
         first = first_correct(frame, model, policy)
@@ -74,28 +74,28 @@ def say_overthinking(frame: pd.DataFrame, pairs: list[tuple[str, str]], draws: i
             lines.append(f"* `{model}` solved nothing at its largest window.")
             continue
         solved = first.groupby("problem_id")[["first", "full"]].mean()
-        after = bootstrap_interval(solved.to_numpy(), lambda means: 1 - means[:, 0] / means[:, 1], draws, seed)
+        after = bootstrap_interval(solved.to_numpy(), lambda means: 1 - means[:, 0] / means[:, 1], resamples, seed)
         lines.append(
             f"* `{model}`: {after} of the thinking on {len(solved)} solved problems came after the first right answer."
         )
     return "**Measured.** Share of the thinking, with its interval over problems:\n" + "\n".join(lines)
 
 
-def say_errors(frame: pd.DataFrame, errors: pd.DataFrame, model: str, policy: str, draws: int, seed: int) -> str:
+def say_errors(frame: pd.DataFrame, errors: pd.DataFrame, model: str, policy: str, resamples: int, seed: int) -> str:
     """From `analysis.window_errors`: where cutting costs more than it saves, and what an oracle would gain."""
     correct = problem_table(frame, model, policy, "correct")
     worst = errors.loc[errors.overthinking.idxmax()]
     last, best, first = correct.iloc[:, -1], correct.max(axis=1), correct.iloc[:, 0]
 
     def share(values: pd.Series) -> Interval:
-        return mean_interval(values, draws, seed)
+        return mean_interval(values, resamples, seed)
 
     early, late = (last - first).clip(lower=0), (correct[int(worst.window)] - last).clip(lower=0)
     return (
         f"**Measured.** At the smallest window a share of {share(early)} is cut too early for `{model}`: wrong there, "
         f"right at the largest. The other way round, right early and wrong at the largest, are at most "
         f"{share(late)} (window {worst.window:.0f}). An oracle that knows which window is right would gain "
-        f"{paired_bootstrap(best, last, draws, seed)} on {share(last)}, lucky guesses included (n = {len(last)})."
+        f"{paired_bootstrap(best, last, resamples, seed)} on {share(last)}, lucky guesses included (n = {len(last)})."
     )
 
 

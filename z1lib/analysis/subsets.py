@@ -43,11 +43,11 @@ def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile
     trained, rows = training_runs(trajectories, profile), []
     for benchmark, part in frame.groupby("problem_set", sort=False):
         correct, thinking = (subset_values(part, profile, column) for column in ("correct", "thinking_tokens"))
-        draws = bootstrap_two_levels(correct, profile.analysis.resamples, profile.seed)
+        resamples = bootstrap_two_levels(correct, profile.analysis.resamples, profile.seed)
         for i, (name, subset) in enumerate(profile.sft.subsets.items()):
             examples = trained[f"{name}-{subset.seeds[0]}"][0]
             tokens = sum(row.token_count for row in examples)
-            accuracy = percentile_interval(correct[:, :, i].mean(), draws[:, i])
+            accuracy = percentile_interval(correct[:, :, i].mean(), resamples[:, i])
             row = {"benchmark": benchmark, "n": len(correct), "subset": name, "seeds": len(subset.seeds)}
             row |= {"examples": len(examples), "train_tokens": tokens, "mean_trajectory_tokens": tokens / len(examples)}
             row |= {"accuracy": accuracy.estimate, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}

@@ -85,11 +85,11 @@ def _check_samples(frame: pd.DataFrame) -> None:
     if len(twice):
         raise BadAnalysis(f"{len(twice)} rows come twice, the first: {twice.iloc[0].to_dict()}")
     samples = frame.groupby([*keys, "problem_id"]).size()
-    most = samples.groupby(level=keys).transform("max")
-    if (samples < most).any():
-        model, policy, window, _, problem = key = (samples < most).idxmax()
+    full = samples.groupby(level=keys).transform("max")
+    if (samples < full).any():
+        model, policy, window, _, problem = key = (samples < full).idxmax()
         raise BadAnalysis(
-            f"{model}, {policy} {window}: problem {problem!r} has {samples[key]} samples, others have {most[key]}"
+            f"{model}, {policy} {window}: problem {problem!r} has {samples[key]} samples, others have {full[key]}"
         )
 
 
@@ -109,18 +109,18 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SUMMARY)
 
 
-def _accuracy_interval(part: pd.DataFrame, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+def _accuracy_interval(part: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
     by_problem = part.groupby("problem_id").correct.mean()
     if len(by_problem) == len(part):
         return wilson(int(part.correct.sum()), len(part))
-    interval = mean_interval(by_problem, draws, seed)
+    interval = mean_interval(by_problem, resamples, seed)
     return interval.low, interval.high
 
 
-def main_sets(summary: pd.DataFrame, least: int = 50) -> list[str]:
+def main_sets(summary: pd.DataFrame, min_problems: int = 50) -> list[str]:
     """The problem sets large enough to draw conclusions from, all if none is."""
     sizes = summary[summary.level == "all"].groupby("problem_set", sort=False).n.max()
-    return list(sizes[sizes >= least].index) or list(sizes.index)
+    return list(sizes[sizes >= min_problems].index) or list(sizes.index)
 
 
 def measure(frame: pd.DataFrame) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def _pivot(frame: pd.DataFrame, model: str, policy: str, column: str, index: lis
 
 
 def curve_with_intervals(
-    frame: pd.DataFrame, model: str, policy: str, problem_sets: list[str], tokens: str, draws: int, seed: int
+    frame: pd.DataFrame, model: str, policy: str, problem_sets: list[str], tokens: str, resamples: int, seed: int
 ) -> pd.DataFrame:
     """One point a window: accuracy and mean tokens, averaged over the sets with equal weight (paper, Figure 1b).
 
@@ -186,7 +186,7 @@ def curve_with_intervals(
             raise BadAnalysis(
                 f"{model}, {policy}: {name} has the windows {list(table.columns)}, {problem_sets[0]} {windows}"
             )
-    drawn = sum(bootstrap_means(np.hstack(pair), draws, seed + i) for i, pair in enumerate(tables)) / len(tables)
+    drawn = sum(bootstrap_means(np.hstack(pair), resamples, seed + i) for i, pair in enumerate(tables)) / len(tables)
     means = sum(np.hstack([table.mean() for table in pair]) for pair in tables) / len(tables)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     points = pd.DataFrame({"window": windows})
@@ -233,7 +233,7 @@ def window_errors(frame: pd.DataFrame, model: str, policy: str) -> pd.DataFrame:
     return pd.DataFrame(means).rename_axis("window").reset_index().assign(n=len(correct))
 
 
-def oracle(frame: pd.DataFrame, model: str, policy: str, draws: int, seed: int) -> pd.DataFrame:
+def oracle(frame: pd.DataFrame, model: str, policy: str, resamples: int, seed: int) -> pd.DataFrame:
     """By level and of all: what choosing the window for each completion, knowing its answer, would gain and save.
 
     `accuracy`, `tokens`: at the largest window. `right, then wrong`: right at some window, wrong at the largest;
@@ -255,7 +255,7 @@ def oracle(frame: pd.DataFrame, model: str, policy: str, draws: int, seed: int) 
 
     def saved(part: pd.DataFrame) -> Interval:
         by_problem = part.groupby("problem_id")[["oracle tokens", "tokens"]].mean().to_numpy()
-        return bootstrap_interval(by_problem, lambda means: 1 - means[:, 0] / means[:, 1], draws, seed)
+        return bootstrap_interval(by_problem, lambda means: 1 - means[:, 0] / means[:, 1], resamples, seed)
 
     parts = [("all", rows), *rows.groupby(level)]
     return pd.DataFrame([{"level": name, "n": len(part), **part.mean(), "saved": saved(part)} for name, part in parts])
@@ -274,7 +274,7 @@ def loops(problems: list[Problem], completions: list[Completion]) -> pd.DataFram
     return groups.mean().assign(n=groups.size()).reset_index()
 
 
-def compare_hints(frame: pd.DataFrame, model: str, draws: int, seed: int) -> pd.DataFrame:
+def compare_hints(frame: pd.DataFrame, model: str, resamples: int, seed: int) -> pd.DataFrame:
     """The same traces, cut at the same window, under every hint and under none; only those that the window cut.
 
     `gain`: accuracy minus that of the paper's hint, paired by problem; `p`: its test (`stats.paired_tests`),
@@ -297,9 +297,9 @@ def compare_hints(frame: pd.DataFrame, model: str, draws: int, seed: int) -> pd.
                 part, gain = part.loc[cut.index].reset_index(), None
                 if policy != "shifted_window":
                     pairs.append((part.groupby("problem_id").correct.mean().loc[paper.index], paper))
-                    gain = paired_bootstrap(*pairs[-1], draws, seed)
+                    gain = paired_bootstrap(*pairs[-1], resamples, seed)
                 bounds = _accuracy_interval(part)
                 rows.append((window, policy, len(part), part.correct.mean(), *bounds, part.no_answer.mean(), gain))
     columns = ["window", "hint", "n", "accuracy", "accuracy_low", "accuracy_high", "no answer", "gain"]
-    tests = iter(paired_tests(pairs, draws, seed))
+    tests = iter(paired_tests(pairs, resamples, seed))
     return pd.DataFrame(rows, columns=columns).assign(p=[next(tests) if row[-1] else float("nan") for row in rows])

@@ -30,7 +30,7 @@ from z1lib.records import Problem
 NORM = TextNormConfig(norm_numbers=False, remove_punctuation=False, norm_whitespace=False)
 HASH = HashConfig(hash_fc="sha1")  # datatrove's xxhash gives it text, which xxhash 4 refuses
 CHOICES = re.compile(r"\n\s*\(A\)")  # where the choices of a question begin
-LEAST_WORDS = 5  # of a question without its instructions or choices: a shorter one says too little
+MIN_WORDS = 5  # of a question without its instructions or choices: a shorter one says too little
 FORM = 3  # an n-gram that so many problems of a set share is the set's form, not a problem's content
 
 
@@ -74,9 +74,9 @@ class Length(BaseFilter):
 
     name = "📏 Length"
 
-    def __init__(self, tokenizer: str, least: int, most: int, exclusion_writer: DiskWriter | None = None):
+    def __init__(self, tokenizer: str, min_tokens: int, max_tokens: int, exclusion_writer: DiskWriter | None = None):
         super().__init__(exclusion_writer)
-        self.tokenizer, self.least, self.most = str(tokenizer), least, most
+        self.tokenizer, self.min_tokens, self.max_tokens = str(tokenizer), min_tokens, max_tokens
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         tokenizer = _load_tokenizer(self.tokenizer)
@@ -85,9 +85,9 @@ class Length(BaseFilter):
         declared = doc.metadata["token_num_qwen"] if "Qwen" in type(tokenizer).__name__ else None
         if declared is not None and declared not in (tokens, tokens + 1):
             return self._aside(doc, "another token count", f"{declared} declared, {tokens} counted")
-        if tokens < self.least:
+        if tokens < self.min_tokens:
             return self._aside(doc, "too short", f"{tokens} tokens")
-        if tokens > self.most:
+        if tokens > self.max_tokens:
             return self._aside(doc, "too long", f"{tokens} tokens")
         return True
 
@@ -202,7 +202,7 @@ def question_forms(problems: list[Problem]) -> list[list[str]]:
     start = len(commonprefix(whole)) if len(whole) > 1 else 0
     end = len(commonprefix([words[start:][::-1] for words in whole])) if len(whole) > 1 else 0
     bare = [words[start : len(words) - end] for words in whole]
-    return whole + [words for words in stems + bare if len(words) >= LEAST_WORDS]
+    return whole + [words for words in stems + bare if len(words) >= MIN_WORDS]
 
 
 def write_overlap_index(folder: Path, problems: list[Problem], words: int) -> None:

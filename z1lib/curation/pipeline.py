@@ -129,9 +129,9 @@ class Curated:
             left -= dropped
         return pd.DataFrame(table, columns=["filter", "rows in", "kept", "dropped", "share", "why"])
 
-    def dropped_by(self, name: str, most: int = 10) -> list[Rejected]:
+    def dropped_by(self, name: str, max_rows: int = 10) -> list[Rejected]:
         """The first few rows a filter dropped, to look at."""
-        return [row for row in self.rejected if row.filter == name][:most]
+        return [row for row in self.rejected if row.filter == name][:max_rows]
 
     def overlaps(self) -> pd.DataFrame:
         """Rows that overlap with each evaluation set, by kind, of those that came through the other filters.
@@ -185,17 +185,17 @@ def stages(
     minhash = MinhashConfig(**dict(profile.curation.near_duplicates), norm_config=NORM, hash_config=HASH)
     signatures, buckets, clusters = str(work / "signatures"), str(work / "buckets"), str(work / "clusters")
     first = [
-        RowReader(files, names, most=profile.curation.train_problems),
-        Faults(aside_writer(work / "dropped" / "readable")),
+        RowReader(files, names, max_rows=profile.curation.train_problems),
+        Faults(make_exclusion_writer(work / "dropped" / "readable")),
         Length(
             tokenizer,
             profile.curation.min_response_tokens,
             profile.curation.max_response_tokens,
-            aside_writer(work / "dropped/length"),
+            make_exclusion_writer(work / "dropped/length"),
         ),
-        Repetition(dict(profile.curation.repetition), aside_writer(work / "dropped" / "repetition")),
-        Correctness(aside_writer(work / "dropped" / "correctness")),
-        aside_writer(work / "filtered"),
+        Repetition(dict(profile.curation.repetition), make_exclusion_writer(work / "dropped" / "repetition")),
+        Correctness(make_exclusion_writer(work / "dropped" / "correctness")),
+        make_exclusion_writer(work / "filtered"),
     ]
     clustering = [
         MinhashDedupCluster(buckets, clusters, config=minhash, save_cluster_id=True),
@@ -203,14 +203,16 @@ def stages(
     ]
     last = [
         _reader(work / "filtered"),
-        MinhashDedupFilter(clusters, aside_writer(work / "dropped" / "near_duplicates"), load_cluster_ids=True),
+        MinhashDedupFilter(
+            clusters, make_exclusion_writer(work / "dropped" / "near_duplicates"), load_cluster_ids=True
+        ),
         Overlap(
             work / "index",
             profile.curation.overlap_words,
             profile.curation.drop_overlap,
-            aside_writer(work / "dropped" / "overlap"),
+            make_exclusion_writer(work / "dropped" / "overlap"),
         ),
-        aside_writer(work / "kept"),
+        make_exclusion_writer(work / "kept"),
     ]
     return [
         ("1_filter", first, TASKS),
@@ -225,7 +227,7 @@ def _reader(folder: Path) -> ParquetReader:
     return ParquetReader(str(folder), text_key="question")
 
 
-def aside_writer(folder: Path) -> ParquetWriter:
+def make_exclusion_writer(folder: Path) -> ParquetWriter:
     return ParquetWriter(str(folder), adapter=_to_columns, schema=pa.schema(COLUMNS), max_file_size=-1)
 
 

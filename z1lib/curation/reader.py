@@ -99,7 +99,7 @@ class RowReader(PipelineStep):
 
     A row that cannot be used has `metadata["fault"]`, the name of what is wrong, and `metadata["detail"]`. Rows are
     dealt to the tasks by their id, so that equal ids meet in one task, where the second is at fault. Only the first
-    `most` rows are read; `needs` are the columns that may not be empty. `metadata["position"]` is the row's place in
+    `max_rows` rows are read; `needs` are the columns that may not be empty. `metadata["position"]` is the row's place in
     the whole input, by which the output is put in order again.
     """
 
@@ -111,14 +111,14 @@ class RowReader(PipelineStep):
         files: list[Path],
         names: dict[str, str] | None = None,
         needs: tuple[str, ...] = tuple(REQUIRED),
-        most: int | None = None,
+        max_rows: int | None = None,
     ):
         super().__init__()
-        self.files, self.names, self.needs, self.most = [str(file) for file in files], names or {}, needs, most
+        self.files, self.names, self.needs, self.max_rows = [str(file) for file in files], names or {}, needs, max_rows
 
     def run(self, data=None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         seen: set[str] = set()
-        for position, (where, values, fault, detail) in enumerate(islice(self._rows(), self.most)):
+        for position, (where, values, fault, detail) in enumerate(islice(self._rows(), self.max_rows)):
             values = {ours: values.get(self.names.get(ours, ours)) for ours in (*REQUIRED, *OPTIONAL)}
             if self.names.get("id") == "":
                 values["id"] = f"{Path(self.files[0]).stem}-{position}"

@@ -59,8 +59,8 @@ def relate(table: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
-def count_trigrams(texts: Iterable[str], least: int = 2) -> pd.Series:
-    """How often each trigram of words occurs, the most frequent first; those seen less than `least` times left out.
+def count_trigrams(texts: Iterable[str], min_count: int = 2) -> pd.Series:
+    """How often each trigram of words occurs, the most frequent first; those seen less than `min_count` times left out.
 
     Words are lower case and split at white space, as in the paper's Figure 3 ("code ```python def", "wait, but the");
     no trigram spans two texts. The counts are exact: a trigram is at most as frequent as its rarest word, so only
@@ -72,20 +72,20 @@ def count_trigrams(texts: Iterable[str], least: int = 2) -> pd.Series:
         sequence.extend([numbers.setdefault(word, len(numbers)) for word in text.lower().split()])
         sequence.append(0)
     ids = np.frombuffer(sequence, np.uint32)
-    frequent = np.flatnonzero(np.bincount(ids, minlength=len(numbers))[1:] >= least) + 1
+    frequent = np.flatnonzero(np.bincount(ids, minlength=len(numbers))[1:] >= min_count) + 1
     if len(frequent) > MASK:
         raise ValueError(
-            f"{len(frequent):,} words occur {least} times or more, {MASK:,} can be numbered: raise `least`"
+            f"{len(frequent):,} words occur {min_count} times or more, {MASK:,} can be numbered: raise `min_count`"
         )
     renumbered = np.full(len(numbers), -1, np.int32)
     renumbered[frequent] = np.arange(len(frequent))
-    keys, counts = _count_keys(renumbered[ids], least)
+    keys, counts = _count_keys(renumbered[ids], min_count)
     words = np.array(list(numbers), dtype=object)[frequent]
     names = [" ".join(words[[key >> 42, key >> 21 & MASK, key & MASK]]) for key in keys.tolist()]
     return pd.Series(counts, index=pd.Index(names, dtype=object, name="trigram"), name="count")
 
 
-def _count_keys(ids: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+def _count_keys(ids: np.ndarray, min_count: int) -> tuple[np.ndarray, np.ndarray]:
     """Trigrams of ids (-1 is in none) packed into 63 bits, and their counts, the most frequent first."""
     first, second, third = ids[:-2], ids[1:-1], ids[2:]
     whole = (first >= 0) & (second >= 0) & (third >= 0)
@@ -94,30 +94,30 @@ def _count_keys(ids: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
         here = np.flatnonzero(whole & (first % PARTS == part))
         keys = (first[here].astype(np.int64) << 42) | (second[here].astype(np.int64) << 21) | third[here]
         keys, counts = np.unique(keys, return_counts=True)
-        found.append((keys[counts >= least], counts[counts >= least]))
+        found.append((keys[counts >= min_count], counts[counts >= min_count]))
     keys, counts = (np.concatenate(arrays) for arrays in zip(*found))
     order = np.lexsort((keys, -counts))
     return keys[order], counts[order]
 
 
-def compare_trigrams(first: pd.Series, second: pd.Series, most: int = 50) -> pd.DataFrame:
+def compare_trigrams(first: pd.Series, second: pd.Series, top: int = 50) -> pd.DataFrame:
     """The most frequent trigrams of two corpora side by side, by rank; the names of the series head the columns."""
     columns = {}
     for name, counts in ((first.name, first), (second.name, second)):
-        top = counts.head(most)
-        columns[name] = pd.Series(top.index)
-        columns[f"{name} count"] = pd.Series(top.to_numpy())
+        head = counts.head(top)
+        columns[name] = pd.Series(head.index)
+        columns[f"{name} count"] = pd.Series(head.to_numpy())
     table = pd.DataFrame(columns)
     return table.set_index(pd.RangeIndex(1, len(table) + 1, name="rank"))
 
 
 def contrast_trigrams(
-    first: pd.Series, second: pd.Series, ranks: tuple[int, int] = (50, 1000), most: int = 10
+    first: pd.Series, second: pd.Series, ranks: tuple[int, int] = (50, 1000), top: int = 10
 ) -> pd.DataFrame:
     """The mid-frequency trigrams (of these ranks in either corpus) that tell two corpora apart (paper, Figure 3).
 
     A trigram's `log2_ratio` is that of its shares of the counted trigrams in the two corpora, half an occurrence added
-    to each; the `most` highest and lowest are given.
+    to each; the `top` highest and lowest are given.
     """
     middle = first.index[slice(*ranks)].union(second.index[slice(*ranks)])
     counts = pd.DataFrame(
@@ -127,7 +127,7 @@ def contrast_trigrams(
     counts["log2_ratio"] = np.log2(shares[0] / shares[1])
     ordered = counts.sort_values(["log2_ratio", "first", "second"], ascending=False)
     ordered = ordered.rename(columns={"first": f"{first.name} count", "second": f"{second.name} count"})
-    return pd.concat([ordered.head(most), ordered.tail(min(most, max(0, len(ordered) - most)))])
+    return pd.concat([ordered.head(top), ordered.tail(min(top, max(0, len(ordered) - most)))])
 
 
 def describe_subsets(token_counts: Sequence[int], printed: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from datatrove.pipeline.writers import JsonlWriter
 
 from z1lib.chat import conversation, encode_prompt
 from z1lib.curation.filters import Faults
-from z1lib.curation.pipeline import LocalExecutor, Rejected, aside_writer, read_shards, to_rejected
+from z1lib.curation.pipeline import LocalExecutor, Rejected, make_exclusion_writer, read_shards, to_rejected
 from z1lib.curation.reader import RowReader
 from z1lib.engines.base import Engine, load_engine
 from z1lib.files import hash_path
@@ -152,7 +152,7 @@ def make_steps(
         asker = EngineAsker(lambda questions: ask_engine(teacher, questions, profile, prompt), writer)
     return [
         RowReader(files, names, NEEDS, profile.curation.train_problems),
-        Faults(aside_writer(work / "dropped")),
+        Faults(make_exclusion_writer(work / "dropped")),
         asker,
     ]
 

@@ -154,10 +154,10 @@ def load_engine(name: str, model: str, dtype: str | None = None, **options) -> E
 def check_context(requests: Sequence[Request], context_length: int, first: int = 0) -> None:
     """Raises ValueError before decoding if a prompt and all its policy may write do not fit the model's context."""
     for index, request in enumerate(requests, start=first):
-        most = max(policy.max_tokens for policy in (request.policy, *request.branches))
-        if len(request.prompt_ids) + most > context_length:
+        longest = max(policy.max_tokens for policy in (request.policy, *request.branches))
+        if len(request.prompt_ids) + longest > context_length:
             raise ValueError(
-                f"prompt {index}: {len(request.prompt_ids)} prompt tokens and up to {most} generated tokens do not fit "
+                f"prompt {index}: {len(request.prompt_ids)} prompt tokens and up to {longest} generated tokens do not fit "
                 f"the model's context of {context_length}; lower the window or the answer budget"
             )
         if not request.prompt_ids:

@@ -22,15 +22,7 @@ import openai
 from transformers import AutoConfig, AutoTokenizer
 
 from z1lib.cost import Cost
-from z1lib.engines.base import (
-    Decoded,
-    Request,
-    Track,
-    check_context,
-    derive_seed,
-    extend_forced,
-    policy_arguments,
-)
+from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced, policy_arguments
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy, ShiftedWindow

@@ -180,7 +180,7 @@ class _Batch:
 def sample_token(logits: torch.Tensor, request: Request, position: int) -> int:
     """A token drawn by temperature and nucleus (top-p) sampling with noise keyed by seed, sample and position.
 
-    Adding Gumbel noise to log-probabilities and taking the largest draws from the distribution exactly.
+    Adding Gumbel noise to log-probabilities and taking the largest resamples from the distribution exactly.
     """
     logits = logits.cpu() / request.temperature
     if request.top_p < 1:

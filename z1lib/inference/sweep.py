@@ -17,13 +17,13 @@ from z1lib.study import Study
 from z1lib.window import Policy, ShiftedWindow, Truncation, Unbounded, at, policy_named
 
 
-def first_of_each(problems: list[Problem], most: int | None) -> list[Problem]:
-    """The first `most` problems of every source, all for None."""
+def first_of_each(problems: list[Problem], limit: int | None) -> list[Problem]:
+    """The first `limit` problems of every source, all for None."""
     seen: Counter = Counter()
     kept = []
     for problem in problems:
         seen[problem.source] += 1
-        if most is None or seen[problem.source] <= most:
+        if limit is None or seen[problem.source] <= limit:
             kept.append(problem)
     return kept
 
@@ -34,16 +34,16 @@ def study_policies(profile: Profile, model: str) -> list[Policy]:
     The model's own policy at every window, truncation there, the shifted window under the profile's other hints, the
     model left alone.
     """
-    windows, most, kind = (
+    windows, max_answer, kind = (
         profile.inference.windows,
         profile.inference.max_answer_tokens,
         profile.inference.models[model],
     )
     texts = {"hint": profile.hint_of(kind)} if kind in profile.inference.hints else {}
     texts |= {"delimiter": profile.inference.delimiters[model]} if model in profile.inference.delimiters else {}
-    windowed = [at(policy_named(kind), window, max_answer_tokens=most, **texts) for window in windows]
+    windowed = [at(policy_named(kind), window, max_answer_tokens=max_answer, **texts) for window in windows]
     other_hints = [
-        ShiftedWindow(window, hint, most, name=f"hint: {name}")
+        ShiftedWindow(window, hint, max_answer, name=f"hint: {name}")
         for window in profile.inference.other_hint_windows
         for name, hint in profile.inference.other_hints.items()
         if kind == ShiftedWindow.name
@@ -62,7 +62,7 @@ def estimate_decoding(profile: Profile, problems: list[Problem]) -> pd.DataFrame
         policies = study_policies(profile, model)
         requests = len(first_of_each(problems, profile.inference.max_problems.get(model))) * profile.inference.n
         # a hint is some 15 tokens, in every tokenizer of the study
-        answers = sum(15 + most for policy in policies if (most := getattr(policy, "max_answer_tokens", 0)))
+        answers = sum(15 + answer for policy in policies if (answer := getattr(policy, "max_answer_tokens", 0)))
         tokens = requests * (profile.inference.max_tokens + answers)
         hours = tokens / profile.inference.tokens_per_second / max(1, profile.hardware.gpus) / 3600
         rows.append((model, kind, requests, tokens, hours, hours * profile.hardware.gpus))

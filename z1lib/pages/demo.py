@@ -15,7 +15,7 @@ from z1lib.inference.stream import stream
 from z1lib.pages.explorer import show_trace
 from z1lib.window import HINT, Policy, Unbounded, at, policies_by_name, policy_named
 
-MOST_CHARACTERS, MOST_TOKENS, ANSWER = 2000, 512, 48
+MAX_CHARACTERS, MAX_TOKENS, ANSWER = 2000, 512, 48
 EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
 
 
@@ -26,7 +26,7 @@ def labels() -> list[str]:
 def make_policy(label: str, window: int, hint: str) -> Policy:
     """The policy with that label on the page. Raises ValueError for one that is not there."""
     policy = policy_named(label.replace(" ", "_"))
-    return at(policy, MOST_TOKENS if policy is Unbounded else window, hint=hint, max_answer_tokens=ANSWER)
+    return at(policy, MAX_TOKENS if policy is Unbounded else window, hint=hint, max_answer_tokens=ANSWER)
 
 
 def think(
@@ -35,10 +35,10 @@ def think(
     """The two pages as they grow. Raises gradio.Error, which the page shows, for input that cannot be decoded."""
     if not problem.strip() or not hint.strip():
         raise gradio.Error("type a problem and a hint")
-    if len(problem) + len(hint) > MOST_CHARACTERS:
-        raise gradio.Error(f"at most {MOST_CHARACTERS} characters, please")
-    if not 0 <= int(window) <= MOST_TOKENS:
-        raise gradio.Error(f"a window is from 0 to {MOST_TOKENS} tokens")
+    if len(problem) + len(hint) > MAX_CHARACTERS:
+        raise gradio.Error(f"at most {MAX_CHARACTERS} characters, please")
+    if not 0 <= int(window) <= MAX_TOKENS:
+        raise gradio.Error(f"a window is from 0 to {MAX_TOKENS} tokens")
     prompt = encode_prompt(engine.tokenizer, conversation(problem, system_prompt))
     policies = [make_policy(label, int(window), hint) for label in (left, right)]
     try:
@@ -54,8 +54,8 @@ def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
         gradio.Markdown(
             f"# The Shifted Thinking Window\n`{Path(engine.model_name).name}`, greedy. Watch it think, and be cut."
         )
-        problem = gradio.Textbox(EXAMPLE, label="problem", lines=6, max_length=MOST_CHARACTERS)
-        window = gradio.Slider(0, MOST_TOKENS, value=24, step=1, label="window (tokens)")
+        problem = gradio.Textbox(EXAMPLE, label="problem", lines=6, max_length=MAX_CHARACTERS)
+        window = gradio.Slider(0, MAX_TOKENS, value=24, step=1, label="window (tokens)")
         hint = gradio.Textbox(HINT, label="hint", lines=3)
         with gradio.Row():
             names = [gradio.Dropdown(labels(), value=name, label="policy") for name in ("shifted window", "unbounded")]

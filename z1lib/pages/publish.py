@@ -21,7 +21,7 @@ from z1lib.provenance import hash_notebook
 from z1lib.records import ARTIFACTS
 from z1lib.study import NOTEBOOKS, STAGES
 
-MOST_BYTES = 5_000_000
+MAX_BYTES = 5_000_000
 FIGURES = Path("figures")
 TABLES = ("summary.csv", "claims.csv", "subsets.csv")
 SUBSETS = ["subset", "seeds", "examples", "train_tokens", "mean_trajectory_tokens", "accuracy", "thinking_tokens"]
@@ -36,8 +36,8 @@ def publish(run: Path, folder: Path) -> None:
     """
     packed = {name: gzip.compress((run / f"{name}.jsonl").read_bytes(), mtime=0) for name in ARTIFACTS}
     size = sum(map(len, packed.values()))
-    if size > MOST_BYTES:
-        raise SystemExit(f"{run}: {size:,} bytes of artifacts, more than the {MOST_BYTES:,} that git should carry")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{run}: {size:,} bytes of artifacts, more than the {MAX_BYTES:,} that git should carry")
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "artifacts").mkdir(parents=True)
     for name, data in packed.items():
@@ -129,12 +129,12 @@ def show_accuracy(summary: pd.DataFrame, problem_set: str) -> str:
 def say_findings(frame: pd.DataFrame, name: str) -> list[str]:
     """The sentences that need every completion."""
     profile = load_profile(name)
-    draws, seed = profile.analysis.resamples, profile.seed
+    resamples, seed = profile.analysis.resamples, profile.seed
     subject = claims.subject_of(profile)
     main = frame[frame.problem_set == tables.main_sets(tables.summarise(frame))[0]]
     return [
-        findings.say_levels(frame, subject[0], draws, seed),
-        findings.say_overthinking(main, [subject, *claims.rivals_of(profile)], draws, seed),
+        findings.say_levels(frame, subject[0], resamples, seed),
+        findings.say_overthinking(main, [subject, *claims.rivals_of(profile)], resamples, seed),
         findings.say_before(main, subject[0]),
     ]
 

@@ -1,9 +1,7 @@
 """Attention in training: examples that lie end to end in one row, each seeing itself alone."""
 
 import torch
-from transformers import (
-    AttentionInterface,
-)
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
