@@ -62,7 +62,7 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
 
 
 def bootstrap_two_levels(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of (problems x seeds x columns) values: problems are drawn, and seeds within each draw: (resamples x columns).
+    """Means of (problems x seeds x columns) values: problems are drawn, and seeds within each: (resamples x columns).
 
     One seed, shared by all problems of a run, is one draw at the upper level: a training run.
     """
@@ -129,7 +129,7 @@ def _is_binary(*values) -> bool:
 
 
 def bootstrap_p(resamples: np.ndarray) -> float:
-    """The two-sided p-value of a difference from its bootstrap resamples: twice the smaller share on one side of zero."""
+    """The two-sided p-value of a difference from its resamples: twice the smaller share on one side of zero."""
     resamples = np.asarray(resamples)
     sides = (np.sum(resamples <= 0) + 1, np.sum(resamples >= 0) + 1)
     return float(min(1, 2 * min(sides) / (len(resamples) + 1)))
@@ -186,7 +186,7 @@ def tokens_at(curve: Curve, accuracy: float) -> float | None:
 
 
 def tokens_at_each(tokens: np.ndarray, reached: np.ndarray, accuracy: float) -> np.ndarray:
-    """`tokens_at` for many curves: (resamples x points) tokens and accuracies to (resamples,), NaN where not reached."""
+    """`tokens_at` for many curves: (resamples x points) tokens and accuracies to (resamples,), NaN: not reached."""
     tokens, reached = np.asarray(tokens, dtype=float), np.asarray(reached, dtype=float)
     order = np.argsort(tokens, axis=1, kind="stable")
     tokens, reached = np.take_along_axis(tokens, order, axis=1), np.take_along_axis(reached, order, axis=1)

@@ -99,8 +99,8 @@ class RowReader(PipelineStep):
 
     A row that cannot be used has `metadata["fault"]`, the name of what is wrong, and `metadata["detail"]`. Rows are
     dealt to the tasks by their id, so that equal ids meet in one task, where the second is at fault. Only the first
-    `max_rows` rows are read; `needs` are the columns that may not be empty. `metadata["position"]` is the row's place in
-    the whole input, by which the output is put in order again.
+    `max_rows` are read; `needs` are the columns that may not be empty. `metadata["position"]` is the row's place in the
+    whole input, by which the output is put in order again.
     """
 
     type = "📖 - READER"

@@ -127,7 +127,7 @@ def contrast_trigrams(
     counts["log2_ratio"] = np.log2(shares[0] / shares[1])
     ordered = counts.sort_values(["log2_ratio", "first", "second"], ascending=False)
     ordered = ordered.rename(columns={"first": f"{first.name} count", "second": f"{second.name} count"})
-    return pd.concat([ordered.head(top), ordered.tail(min(top, max(0, len(ordered) - most)))])
+    return pd.concat([ordered.head(top), ordered.tail(min(top, max(0, len(ordered) - top)))])
 
 
 def describe_subsets(token_counts: Sequence[int], printed: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

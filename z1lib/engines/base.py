@@ -157,8 +157,8 @@ def check_context(requests: Sequence[Request], context_length: int, first: int =
         longest = max(policy.max_tokens for policy in (request.policy, *request.branches))
         if len(request.prompt_ids) + longest > context_length:
             raise ValueError(
-                f"prompt {index}: {len(request.prompt_ids)} prompt tokens and up to {longest} generated tokens do not fit "
-                f"the model's context of {context_length}; lower the window or the answer budget"
+                f"prompt {index}: {len(request.prompt_ids)} prompt tokens and up to {longest} generated tokens do not "
+                f"fit the model's context of {context_length}; lower the window or the answer budget"
             )
         if not request.prompt_ids:
             raise ValueError(f"prompt {index} is empty")

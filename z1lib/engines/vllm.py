@@ -4,8 +4,8 @@ A branch starts as soon as its trace has passed the window, while the trace goes
 which costs a prefill unless prefix caching has it (`enable_prefix_caching`, vLLM's default).
 
 Greedy completions are those of single requests up to floating point: vLLM batches as it likes, and where two logits
-nearly agree another batch may choose the other one. Sampled completions repeat with their seed; vLLM resamples its noise
-from a stream that starts anew with each request, so a branch shares its trace but resamples other noise behind it than
+nearly agree another batch may choose the other one. Sampled completions repeat with their seed; vLLM draws its noise
+from a stream that starts anew with each request, so a branch shares its trace but draws other noise behind it than
 `generate` at that window would: the same distribution, not the same tokens.
 """
 

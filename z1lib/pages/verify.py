@@ -61,7 +61,7 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def compare(fresh: pd.DataFrame, committed: pd.DataFrame, profile: Profile, exactly: bool) -> list[str]:
-    """A line for each row that is missing or new, and for each accuracy further off than the two resamples explain."""
+    """A line for each row that is missing or new, and for each accuracy further off than two draws explain."""
     pair = [frame.astype({"level": str}).set_index(KEYS) for frame in (fresh, committed)]
     both = pair[1].merge(pair[0], how="outer", on=KEYS, suffixes=("_committed", "_fresh"))
     return [line for key, row in both.iterrows() if (line := _difference(key, row, profile, exactly))]
@@ -90,7 +90,7 @@ def _moved(row: pd.Series, column: str) -> bool:
 
 
 def tolerance(row: pd.Series, model: str, profile: Profile) -> float:
-    """How far two accuracies may lie apart at 98%: two resamples of the training, if there is one, and of the problems."""
+    """How far two accuracies may lie apart at 98%: two draws of the training, if there is one, and of the problems."""
     trained = model != "base" and model not in profile.model.released
     spread = SPREAD.get(model, OTHERS) if trained else 0.0
     middle = (row.accuracy_fresh + row.accuracy_committed) / 2
