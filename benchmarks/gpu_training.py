@@ -130,7 +130,7 @@ def run_in_a_process(case: str, folder: str) -> dict | None:
     """The row of a case; None, and why on the screen, if it failed (a card may be too small for it)."""
     group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     group["MASTER_PORT"] = str(free_port())  # FSDP wants a process group, of one process here
-    environment = os.environ | (group if load_profile(CASES[case][0]).fsdp else {})
+    environment = os.environ | (group if load_profile(CASES[case][0]).sft.fsdp else {})
     command = [sys.executable, __file__, "--one", case, folder]
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     if run.returncode:

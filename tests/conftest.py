@@ -66,13 +66,18 @@ class ScriptedEngine:
         return Decoded(ids, False)
 
 
-def make_profile(name: str, **keys) -> Profile:
-    """A profile with some keys overridden, each given without its section, under the name of the flat profiles."""
-    sections: dict = {"seed": keys.pop("seed")} if "seed" in keys else {}
+def sections(**keys) -> dict:
+    """Keys under the names of the flat profiles, in their sections."""
+    found: dict = {}
     for key, value in keys.items():
-        section, _, own = {**MOVED, "models": "inference.models"}[key].partition(".")
-        sections.setdefault(section, {})[own] = value
-    return load_profile(name, **sections)
+        section, _, own = {**MOVED, "models": "inference.models", "seed": "seed"}[key].partition(".")
+        found |= {section: {**found.get(section, {}), own: value} if own else value}
+    return found
+
+
+def make_profile(name: str, **keys) -> Profile:
+    """A profile with some keys overridden, each given without its section."""
+    return load_profile(name, **sections(**keys))
 
 
 def encode(text: str) -> list[int]:

@@ -27,7 +27,7 @@ def test_badge_and_set_up_name_the_address_and_the_tag_of_this_version(stage):
     page = ADDRESS.removeprefix("https://")
     assert f"https://colab.research.google.com/{page.split('.')[0]}/" in title.source
     assert title.source.endswith(f"{page.partition('/')[2]}/blob/{TAG}/notebooks/{stage}.ipynb)")
-    assert f"--branch={TAG} {ADDRESS} " in setup.source
+    assert f"-b {TAG} {ADDRESS} " in setup.source
 
 
 def test_the_set_up_is_the_same_in_every_notebook():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import HubCache
+from tests.conftest import HubCache, sections
 from tests.problems.test_sources import code_row, gpqa_row, math_row
 from tests.test_notebooks import clone_project, make
 from z1lib.curation.reader import SOURCES
@@ -19,8 +19,7 @@ from z1lib.problems import bigcodebench, gpqa, livecodebench, math500
 from z1lib.records import Completion, Grade
 
 COMMIT = "0" * 40
-PROFILE = {
-    "like": "paper",
+KEYS = {
     "gpus": 0,
     "gpu_memory_gib": 0,
     "base_model": "random",
@@ -68,7 +67,7 @@ def run(tmp_path_factory, tiny_model):
     cache = HubCache(tmp_path_factory.mktemp("hub"))
     fill(cache, tiny_model)
     folder = clone_project(tmp_path_factory.mktemp("paper") / "clone")
-    (folder / "profiles/fixtures.yaml").write_text(yaml.safe_dump(PROFILE))
+    (folder / "profiles/fixtures.yaml").write_text(yaml.safe_dump({"like": "paper", **sections(**KEYS)}))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cache.environment.items():
             patch.setenv(name, value)
@@ -82,10 +81,10 @@ def test_every_benchmark_goes_from_its_file_to_a_grade(run):
     grades = read_jsonl(run / "grades.jsonl", Grade)
     summary = pd.read_csv(run / "summary.csv")
     assert len(completions) == len(grades)
-    assert set(summary.problem_set) == set(PROFILE["test_problems"])
+    assert set(summary.problem_set) == set(KEYS["test_problems"])
     assert set(summary.model) == {"base", "z1", "r1", "s1"}
     whole = summary[(summary.level == "all") & (summary.policy == "unbounded") & (summary.model == "z1")]
-    assert whole.set_index("problem_set").n.to_dict() == PROFILE["test_problems"]
+    assert whole.set_index("problem_set").n.to_dict() == KEYS["test_problems"]
     policies = summary.groupby("model").policy.agg(set)
     assert "budget_forcing" in policies["r1"] & policies["s1"]
     assert "shifted_window" in policies["base"] & policies["z1"]

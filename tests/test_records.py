@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == before
 
 
-def test_a_ledger_keeps_whole_rows_and_drops_a_line_cut_by_a_kill(tmp_path):
+def test_a_journal_keeps_whole_rows_and_drops_a_line_cut_by_a_kill(tmp_path):
     grade = Grade("p", True, "1", "rule", None, key="k1")
     Journal(tmp_path / "x.jsonl", Grade).append([grade])
     with open(tmp_path / "x.jsonl", "a") as file:

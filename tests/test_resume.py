@@ -35,8 +35,8 @@ def test_a_chain_killed_in_02_and_in_03_ends_with_the_same_summary(tmp_path):
     run = killed / "runs/smoke"
     kill_when(killed, lambda: any(run.glob("models/*.checkpoints-*/checkpoint-*/trainer_state.json")))
     assert not (run / "02_sft.ipynb").exists()
-    ledger = run / "completions.partial.jsonl"
-    kill_when(killed, lambda: ledger.exists() and ledger.stat().st_size > 0)
+    journal = run / "completions.partial.jsonl"
+    kill_when(killed, lambda: journal.exists() and journal.stat().st_size > 0)
     assert (run / "02_sft.ipynb").exists()
     assert not (run / "03_windowed_inference.ipynb").exists()
     assert make(killed, "-o", "own", "reproduce", "PROFILE=smoke").returncode == 0

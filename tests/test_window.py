@@ -39,7 +39,7 @@ def bound(policy):
     return policy.bind(encode, frozenset({END}))
 
 
-def ledger(row):
+def account(row):
     return row.thinking_tokens, row.hint_tokens, row.answer_tokens
 
 
@@ -50,39 +50,39 @@ def test_the_hint_is_the_papers_phrase():
 def test_a_completion_that_ends_inside_the_window_is_left_alone():
     row = run("abc", ShiftedWindow(10, hint="!!"))
     assert (row.thinking_text, row.answer_text, row.overran, row.finish_reason) == ("abc", "", False, "stop")
-    assert ledger(row) == (4, 0, 0)
+    assert account(row) == (4, 0, 0)
     assert row.token_ids == [*encode("abc"), END]
 
 
 def test_a_completion_that_passes_the_window_gets_the_hint_id_by_id_and_then_answers():
     row = run("abcdefghij", ShiftedWindow(3, hint="!?", max_answer_tokens=4))
     assert row.token_ids == encode("abc!?fghi")
-    assert ledger(row) == (3, 2, 4)
+    assert account(row) == (3, 2, 4)
     assert (row.overran, row.finish_reason) == (True, "length")
 
 
 def test_an_end_token_as_the_last_one_the_window_allows_is_a_natural_end():
     row = run("abc", ShiftedWindow(4, hint="!!"))
-    assert ledger(row) == (4, 0, 0)
+    assert account(row) == (4, 0, 0)
     assert not row.overran
 
 
 def test_an_end_token_one_past_the_window_comes_too_late():
     row = run("abcd", ShiftedWindow(4, hint="!!", max_answer_tokens=5))
     assert row.token_ids == [*encode("abcd!!"), END]
-    assert ledger(row) == (4, 2, 1)
+    assert account(row) == (4, 2, 1)
     assert (row.overran, row.finish_reason) == (True, "stop")
 
 
 def test_an_end_token_first_is_an_empty_completion_of_one_thinking_token():
     row = run("", ShiftedWindow(4, hint="!!"))
-    assert (row.token_ids, ledger(row), row.thinking_text) == ([END], (1, 0, 0), "")
+    assert (row.token_ids, account(row), row.thinking_text) == ([END], (1, 0, 0), "")
 
 
 def test_a_window_of_zero_forces_the_hint_first():
     row = run("abcdef", ShiftedWindow(0, hint="!!", max_answer_tokens=2))
     assert row.token_ids == encode("!!cd")
-    assert ledger(row) == (0, 2, 2)
+    assert account(row) == (0, 2, 2)
 
 
 def test_the_window_looks_at_the_number_of_ids_alone():
@@ -97,9 +97,9 @@ def test_a_hint_that_holds_an_end_token_is_refused():
 
 
 @given(st.integers(0, 30), st.integers(1, 8), st.integers(1, 9), st.integers(0, 40))
-def test_the_shifted_ledger_adds_up_and_never_exceeds_its_parts(window, hint, answer, length):
+def test_the_shifted_account_adds_up_and_never_exceeds_its_parts(window, hint, answer, length):
     row = run("x" * length, ShiftedWindow(window, hint="!" * hint, max_answer_tokens=answer))
-    assert sum(ledger(row)) == len(row.token_ids) <= window + hint + answer
+    assert sum(account(row)) == len(row.token_ids) <= window + hint + answer
     assert row.thinking_tokens <= window
     assert row.hint_tokens == (hint if row.overran else 0)
     assert row.overran == (length + 1 > window)
@@ -108,7 +108,7 @@ def test_the_shifted_ledger_adds_up_and_never_exceeds_its_parts(window, hint, an
 def test_budget_forcing_closes_the_thinking_and_asks_for_the_answer():
     row = run("abcdefghijkl", BudgetForcing(3, hint="F:", delimiter="</t>", max_answer_tokens=2))
     assert row.token_ids == encode("abc</t>F:jk")
-    assert ledger(row) == (3, 6, 2)
+    assert account(row) == (3, 6, 2)
 
 
 def test_budget_forcing_may_leave_the_delimiter_out():
@@ -119,7 +119,7 @@ def test_budget_forcing_may_leave_the_delimiter_out():
 def test_a_delimiter_written_by_the_model_ends_its_thinking_and_starts_the_answer_budget():
     row = run("ab</t>123456", BudgetForcing(9, hint="F:", delimiter="</t>", max_answer_tokens=3))
     assert row.token_ids == encode("ab</t>123")
-    assert ledger(row) == (6, 0, 3)
+    assert account(row) == (6, 0, 3)
     assert (row.overran, row.thinking_text, row.answer_text) == (False, "ab</t>", "123")
 
 
@@ -137,7 +137,7 @@ def test_a_delimiter_complete_with_the_last_token_of_the_cap_is_a_natural_end_of
 def test_extending_puts_wait_where_the_thinking_would_close_as_often_as_allowed():
     row = run("ab>cd>ef>gh", BudgetForcing(20, hint="F", delimiter=">", wait="W", extensions=2, max_answer_tokens=2))
     assert row.token_ids == encode("abWcdWef>gh")
-    assert ledger(row) == (7, 2, 2)
+    assert account(row) == (7, 2, 2)
 
 
 def test_extending_also_holds_back_the_end_token():
@@ -159,16 +159,16 @@ def test_what_begins_like_a_delimiter_but_is_none_is_left_alone():
 
 
 @given(st.text(alphabet="ab>W", max_size=30), st.integers(0, 20), st.integers(0, 3), st.integers(1, 5))
-def test_the_budget_forcing_ledger_adds_up(text, window, extensions, answer):
+def test_the_budget_forcing_account_adds_up(text, window, extensions, answer):
     policy = BudgetForcing(window, "F:", answer, delimiter=">", wait="W", extensions=extensions)
     row = run(text, policy)
-    assert sum(ledger(row)) == len(row.token_ids) <= window + 3 + answer
-    assert min(ledger(row)) >= 0
+    assert sum(account(row)) == len(row.token_ids) <= window + 3 + answer
+    assert min(account(row)) >= 0
 
 
 def test_truncation_stops_and_says_nothing():
     row = run("abcdef", Truncation(3))
-    assert (row.token_ids, ledger(row), row.overran, row.answer_text) == (encode("abc"), (3, 0, 0), True, "")
+    assert (row.token_ids, account(row), row.overran, row.answer_text) == (encode("abc"), (3, 0, 0), True, "")
 
 
 def test_truncation_at_the_end_token_is_a_natural_end():

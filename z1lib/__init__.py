@@ -3,6 +3,7 @@
 Ground: small; it imports nothing of ours but itself, and every stage stands on it.
   records       the rows that pass from one notebook to the next
   files         JSON lines, files that are whole or absent, journals that survive a kill
+  cost          what an answer took, by whomever; costs add up
   window        the Shifted Thinking Window and its rivals: pure policies, per token
   stats         intervals, paired tests, ratios: arrays in, numbers out
   chat          from a conversation to token ids
@@ -18,7 +19,7 @@ Rooms shared by the stages:
   engines/      how a model is decoded, one file an engine
   sandbox/      where programs that a model wrote run
   grading/      is an answer right, and by which rule was it found
-  selection/    which of several answers is the answer: pure rules, per problem
+  selection/    which of several answers counts: pure rules, per problem
   published/    what papers printed, and what follows from it
 Wings, named like the notebooks; a wing uses the ground, the rooms and the wings before it:
   curation/     01: from questions to supervised trajectories

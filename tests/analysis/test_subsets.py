@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import make_profile
+from tests.conftest import make_profile, sections
 from tests.test_notebooks import clone_project, make
 from z1lib.analysis import subsets
 from z1lib.profile import load_profile
@@ -47,14 +47,14 @@ def test_the_ablation_profiles_decode_every_model_they_train(name, subsets):
     profile = load_profile(name)
     assert len(profile.sft.subsets) == subsets
     first, *others = profile.sft.subsets.values()  # what the others are compared with: the claim is about the longest
-    assert first["order"] == "longest"
-    assert sum(subset["tokens"] == first["tokens"] for subset in others) == 2
+    assert first.order == "longest"
+    assert sum(subset.tokens == first.tokens for subset in others) == 2
     assert set(profile.inference.models) == {
-        f"{key}-{seed}" for key, subset in profile.sft.subsets.items() for seed in subset["seeds"]
+        f"{key}-{seed}" for key, subset in profile.sft.subsets.items() for seed in subset.seeds
     }
     if name == "mini_ablation":
-        assert {subset["tokens"] for key, subset in profile.sft.subsets.items() if key != "full"} == {20000}
-        assert all(len(subset["seeds"]) >= 2 for subset in profile.sft.subsets.values())
+        assert {subset.tokens for key, subset in profile.sft.subsets.items() if key != "full"} == {20000}
+        assert all(len(subset.seeds) >= 2 for subset in profile.sft.subsets.values())
 
 
 def make_frame(accuracy: dict[str, float], problems: int = 40) -> pd.DataFrame:
@@ -86,16 +86,10 @@ def test_a_claim_about_subsets_is_tested_over_trainings_and_compares_with_the_fi
 @pytest.mark.slow
 def test_make_ablation_trains_decodes_and_compares_every_subset_and_does_nothing_twice(tmp_path):
     folder = clone_project(tmp_path / "clone")
-    values = yaml.safe_load((folder / "profiles/smoke.yaml").read_text())
-    values |= {"runs": {"z1": "plain"}, "subsets": {**SUBSETS, "longest": {**SUBSETS["longest"], "tokens": 1500}}}
-    values["subsets"]["random"] = {**SUBSETS["random"], "tokens": 1500}
-    values |= {
-        "models": MODELS,
-        "windows": [8],
-        "other_hint_windows": [],
-        "max_problems": {},
-        "test_problems": {"tracing": 5},
-    }
+    budgets = {name: {**subset, "tokens": subset["tokens"] and 1500} for name, subset in SUBSETS.items()}
+    keys = {"runs": {"z1": "plain"}, "subsets": budgets, "models": MODELS, "windows": [8], "probe_every": 8}
+    keys |= {"other_hint_windows": [], "max_problems": {}, "test_problems": {"tracing": 5}}
+    values = {"like": "smoke", **sections(**keys)}
     (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     run = make(folder, "-o", "own", "ablation", "ABLATION=tiny")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]

@@ -321,7 +321,7 @@ def test_samples_are_drawn_from_the_models_own_probabilities(engine, model, swep
 
 
 @pytest.mark.slow
-def test_the_ledger_adds_up_to_what_vllm_itself_reports(engine, prompts):
+def test_the_account_adds_up_to_what_vllm_itself_reports(engine, prompts):
     def reported() -> int:
         metrics = {metric.name: metric for metric in engine.llm.get_metrics()}
         return metrics["vllm:generation_tokens"].value

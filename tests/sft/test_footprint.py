@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,7 @@ def qwen_7b(tmp_path_factory) -> Path:
 def test_full_fine_tuning_of_7b_is_sixteen_bytes_a_parameter_shared_by_the_devices(qwen_7b):
     paper = load_profile("paper")
     sharded = footprint.estimate(qwen_7b, examples(256, 200, 2000), paper)
-    alone = footprint.estimate(qwen_7b, examples(256, 200, 2000), replace(paper, gpus=1, fsdp={}))
+    alone = footprint.estimate(qwen_7b, examples(256, 200, 2000), make_profile("paper", gpus=1, fsdp={}))
     parameters = 7_615_616_512
     assert alone.weights + alone.gradients + alone.optimizer == 16 * parameters
     assert sharded.gradients + sharded.optimizer == 12 * parameters // 8
@@ -63,7 +62,9 @@ def test_full_fine_tuning_of_7b_is_sixteen_bytes_a_parameter_shared_by_the_devic
 def test_checkpointing_keeps_a_fraction_of_the_activations(qwen_7b):
     plain = make_profile("single_gpu", gradient_checkpointing=False)
     kept = footprint.estimate(qwen_7b, examples(8, 200, 2000), plain).activations
-    checkpointed = footprint.estimate(qwen_7b, examples(8, 200, 2000), replace(plain, gradient_checkpointing=True))
+    checkpointed = footprint.estimate(
+        qwen_7b, examples(8, 200, 2000), load_profile(plain, sft={"gradient_checkpointing": True})
+    )
     assert checkpointed.activations < 0.3 * kept
 
 

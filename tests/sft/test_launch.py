@@ -26,7 +26,7 @@ ROWS = rows(160)
 
 def two_processes(**overrides):
     """The sharding of `paper.yaml`, on two processes."""
-    return make_profile("smoke", gpus=2, fsdp=PAPER.fsdp, batch_size=2, gradient_accumulation_steps=2, **overrides)
+    return make_profile("smoke", gpus=2, fsdp=PAPER.sft.fsdp, batch_size=2, gradient_accumulation_steps=2, **overrides)
 
 
 @pytest.fixture(scope="module")
@@ -180,5 +180,5 @@ def test_a_failed_launch_names_its_log_and_quotes_it(tmp_path, tiny_model, told)
 
 
 def test_a_batch_of_another_size_than_the_profiles_is_refused(tmp_path, tiny_model):
-    with pytest.raises(ValueError, match="key 'gpus' is 2, started with 1 processes"):
+    with pytest.raises(ValueError, match="key 'hardware.gpus' is 2, started with 1 processes"):
         train.fine_tune(rows(8), tiny_model, tmp_path / "z1", make_profile("smoke", gpus=2))

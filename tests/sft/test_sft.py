@@ -37,7 +37,7 @@ def tokenizer(request):
     """Qwen2.5's chat template (as TRL ships it) over bytes, and SmolLM2's own tokenizer and template."""
     if request.param == "qwen2.5":
         return make_random_model(0)[1]
-    module, file = load_profile("mini").base_model_package.split(":")
+    module, file = load_profile("mini").model.package.split(":")
     package = importlib.util.find_spec(module)
     if package is None:
         pytest.skip(f"{module} is not installed: `make setup` brings it")

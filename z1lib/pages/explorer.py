@@ -18,7 +18,7 @@ BOX = (
 
 
 def show_completion(problem: Problem, completion: Completion, grade: Grade, hint: str) -> str:
-    """One completion as HTML: the problem, the trace, where it was cut, the hint, the answer, verdict and ledger."""
+    """One completion as HTML: the problem, the trace, where it was cut, the hint, the answer, verdict and account."""
     verdict = "right" if grade.correct else f"wrong ({grade.error})"
     found = "nothing" if grade.extracted is None else f"<code>{escape(grade.extracted)}</code>"
     return (
@@ -30,7 +30,7 @@ def show_completion(problem: Problem, completion: Completion, grade: Grade, hint
 
 
 def show_trace(completion: Completion, hint: str) -> str:
-    """What a model wrote, where it was cut, the hint, the answer, and the ledger under it, as HTML."""
+    """What a model wrote, where it was cut, the hint, the answer, and the account under it, as HTML."""
     trace = escape(completion.thinking_text)
     if completion.overran:
         trace += CUT.format(tokens=completion.thinking_tokens)
@@ -38,11 +38,11 @@ def show_trace(completion: Completion, hint: str) -> str:
         trace += HINT.format(hint=escape(hint.strip("\n")))
     if completion.answer_text:  # a model that closed its own thinking answers without a cut
         trace += f"\n{escape(completion.answer_text.lstrip())}"
-    ledger = (
+    account = (
         f"{completion.thinking_tokens} thinking + {completion.hint_tokens} hint + {completion.answer_tokens} answer "
         f"= {len(completion.token_ids)} tokens"
     )
-    return BOX.format(colour="#0072B2", text=trace) + f"<p>{ledger}</p>"
+    return BOX.format(colour="#0072B2", text=trace) + f"<p>{account}</p>"
 
 
 def explore_windows(
