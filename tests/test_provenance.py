@@ -33,6 +33,18 @@ def test_what_runs_counts_and_so_does_all_that_is_imported_by_way_of_others(pack
     assert hash_code(SOURCE) == first
 
 
+def test_a_folder_counts_as_a_whole_and_pages_not_at_all(package):
+    for name in ("room/__init__.py", "room/base.py", "pages/__init__.py", "pages/demo.py"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("A = 1\n")
+    source = "from z1lib.room.base import A\nfrom z1lib.pages import demo\n"
+    first = hash_code(source)
+    (package / "pages/demo.py").write_text("A = 2\n")
+    assert hash_code(source) == first
+    (package / "room/loaded_by_name.py").write_text("A = 3\n")
+    assert hash_code(source) != first
+
+
 def test_files_that_import_each_other_end(package):
     (package / "two.py").write_text("from z1lib import one\nN = 2\n")
     assert hash_code(SOURCE)

@@ -34,7 +34,8 @@ def commit() -> str:
 
 
 def hash_code(source: str) -> str:
-    """A hash of a source and of all of this package that it imports, by way of others too.
+    """A hash of a source and of all of this package that it uses: what it imports, by way of others too, and the whole
+    folder of it, since engines and benchmarks are loaded by name.
 
     Of what runs: comments, docstrings and layout do not count, and every Python gives the same.
     """
@@ -64,10 +65,12 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _files_of(module: str) -> list[Path]:
+    """The file of a module on the ground, or all of the folder it is in. `pages` shows results and decides none."""
     root, _, rest = module.partition(".")
-    path = PACKAGE / rest.replace(".", "/")
-    files = [path.with_suffix(".py"), path / "__init__.py"] if root == PACKAGE.name and rest else []
-    return [file for file in files if file.exists()]
+    folder = PACKAGE / rest.partition(".")[0]
+    if root != PACKAGE.name or not rest or folder.name == "pages":
+        return []
+    return list(folder.glob("*.py")) + [file for file in [folder.with_suffix(".py")] if file.exists()]
 
 
 def _what_runs(tree: ast.AST) -> list:
