@@ -182,36 +182,27 @@ def stages(
     files: list[Path], tokenizer: Path, profile: Profile, work: Path, names: dict[str, str] | None = None
 ) -> list[tuple[str, list[PipelineStep], int]]:
     """(name, datatrove steps, tasks) of every pass, each to be run when the one before is done."""
-    minhash = MinhashConfig(**dict(profile.curation.near_duplicates), norm_config=NORM, hash_config=HASH)
+    asked, dropped = profile.curation, work / "dropped"
+    minhash = MinhashConfig(**dict(asked.near_duplicates), norm_config=NORM, hash_config=HASH)
     signatures, buckets, clusters = str(work / "signatures"), str(work / "buckets"), str(work / "clusters")
+    lengths = asked.min_response_tokens, asked.max_response_tokens
     first = [
-        RowReader(files, names, max_rows=profile.curation.train_problems),
-        Faults(make_exclusion_writer(work / "dropped" / "readable")),
-        Length(
-            tokenizer,
-            profile.curation.min_response_tokens,
-            profile.curation.max_response_tokens,
-            make_exclusion_writer(work / "dropped/length"),
-        ),
-        Repetition(dict(profile.curation.repetition), make_exclusion_writer(work / "dropped" / "repetition")),
-        Correctness(make_exclusion_writer(work / "dropped" / "correctness")),
+        RowReader(files, names, max_rows=asked.train_problems),
+        Faults(make_exclusion_writer(dropped / "readable")),
+        Length(tokenizer, *lengths, make_exclusion_writer(dropped / "length")),
+        Repetition(dict(asked.repetition), make_exclusion_writer(dropped / "repetition")),
+        Correctness(make_exclusion_writer(dropped / "correctness")),
         make_exclusion_writer(work / "filtered"),
     ]
     clustering = [
         MinhashDedupCluster(buckets, clusters, config=minhash, save_cluster_id=True),
         partial(_name_every_task, clusters),
     ]
+    alike, overlap = (make_exclusion_writer(dropped / name) for name in ("near_duplicates", "overlap"))
     last = [
         _reader(work / "filtered"),
-        MinhashDedupFilter(
-            clusters, make_exclusion_writer(work / "dropped" / "near_duplicates"), load_cluster_ids=True
-        ),
-        Overlap(
-            work / "index",
-            profile.curation.overlap_words,
-            profile.curation.drop_overlap,
-            make_exclusion_writer(work / "dropped" / "overlap"),
-        ),
+        MinhashDedupFilter(clusters, alike, load_cluster_ids=True),
+        Overlap(work / "index", asked.overlap_words, asked.drop_overlap, overlap),
         make_exclusion_writer(work / "kept"),
     ]
     return [
