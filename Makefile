@@ -51,7 +51,7 @@ reproduce: own $(RUN)/report.html ## run the notebooks that are not done yet, in
 
 only: own ## run one notebook again: make only NB=04_analysis
 	@$(BIN)/python -m z1lib.study run "$(NB)" $(PROFILE)
-	@$(if $(filter 04_analysis,$(NB)),$(MAKE) --no-print-directory -o own $(addprefix -o $(RUN)/,$(STAGES:%=%.ipynb)) $(RUN)/report.html)
+	@$(if $(filter 04_analysis,$(NB)),$(BIN)/python -m z1lib.pages.report $(RUN)/04_analysis.ipynb $(RUN)/report.html)
 
 # A stage runs again when its notebook, its profile (or one that is like), a folder it uses or the stage before it is
 # newer: rooms, its own wing, and the ground (the files beside the folders), which all stages stand on. What is trained
@@ -59,11 +59,11 @@ only: own ## run one notebook again: make only NB=04_analysis
 # results and decides none: it is nobody's but the report's.
 STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
 folders = $(wildcard z1lib/*.py $(foreach folder,$(1),z1lib/$(folder)/*.py z1lib/$(folder)/*.csv))
-like = profiles/$(1).yaml $(foreach other,$(shell sed -n 's/^like: *//p' profiles/$(1).yaml),$(call like,$(other)))
+like = $(if $(filter $(1),$(2)),,$(wildcard profiles/$(1).yaml) $(foreach other,$(shell sed -n 's/^like: *["'\'']*\([A-Za-z0-9_-]*\).*/\1/p' profiles/$(1).yaml 2>/dev/null),$(call like,$(other),$(1) $(2))))
 
-$(RUN)/01_curation.ipynb: $(call folders,problems grading published curation) $(call like,$(PROFILE))
+$(RUN)/01_curation.ipynb: $(call folders,problems sandbox grading published curation) $(call like,$(PROFILE))
 $(RUN)/02_sft.ipynb: $(call folders,sft) $(RUN)/01_curation.ipynb
-$(RUN)/03_windowed_inference.ipynb: $(call folders,engines sandbox selection inference) $(RUN)/02_sft.ipynb
+$(RUN)/03_windowed_inference.ipynb: $(call folders,engines selection inference) $(RUN)/02_sft.ipynb
 $(RUN)/04_analysis.ipynb: $(call folders,analysis) $(RUN)/03_windowed_inference.ipynb
 
 $(RUN)/report.html: $(wildcard z1lib/pages/*.py) $(STAGES:%=$(RUN)/%.ipynb)
@@ -76,7 +76,7 @@ verify: own ## do the committed results of PROFILE follow from its completions, 
 	@$(BIN)/python -m z1lib.pages.verify $(RUN) figures/$(PROFILE)
 
 ABLATION ?= mini_ablation
-ablation: $(READY) ## train on subsets of the data (the paper's Table 2) one after the other, and compare them
+ablation: own ## train on subsets of the data (the paper's Table 2) one after the other, and compare them
 	$(MAKE) --no-print-directory PROFILE=$(ABLATION) runs/$(ABLATION)/03_windowed_inference.ipynb
 	$(BIN)/python -m z1lib.analysis.subsets runs/$(ABLATION)
 
@@ -84,13 +84,13 @@ publish: own ## put the results of a run into figures/PROFILE, and make every ge
 	@$(BIN)/python -m z1lib.pages.publish $(RUN) figures/$(PROFILE)
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-test: $(READY) ## the tests, in at most 10 minutes
+test: own ## the tests, in at most 10 minutes
 	$(PYTEST) -m "not slow and not gpu and not browser and not colab"
 
-test-slow: $(READY) ## the tests that take longer, 20 minutes in all (ONLY="..." as pytest's -k)
+test-slow: own ## the tests that take longer, 20 minutes in all (ONLY="..." as pytest's -k)
 	$(PYTEST) -m slow $(if $(ONLY),-k "$(ONLY)")
 
-test-gpu: $(READY) ## what one GPU must show; skipped with a reason where there is none
+test-gpu: own ## what one GPU must show; skipped with a reason where there is none
 	$(BIN)/python -m pytest -m gpu -rs
 
 test-browser: ## JupyterLab, slider, demo and report in a real browser (needs Chromium)
@@ -111,15 +111,15 @@ bench: ## one pass against two, sweep, graders, bootstrap, curation, fine-tuning
 	$(BIN)/python benchmarks/sft.py
 	$(BIN)/python benchmarks/speeds.py
 
-lint: $(READY) ## ruff, and notebooks without outputs
+lint: own ## ruff, and notebooks without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/exercises/*.ipynb
 
-lab: $(READY) ## open the notebooks in JupyterLab
+lab: own ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-demo: $(READY) ## a page to watch two policies think: make demo [ARGS="--model FOLDER"]
+demo: own ## a page to watch two policies think: make demo [ARGS="--model FOLDER"]
 	$(BIN)/python -m z1lib.pages.demo $(ARGS)
 
 clean: ## remove the runs of PROFILE (figures and .venv stay)

@@ -13,7 +13,7 @@ from paired import write_table
 
 from z1lib.grading.equivalence import is_equivalent
 
-PAIRS = Path(__file__).parent.parent / "tests/math_pairs.csv"
+PAIRS = Path(__file__).parent.parent / "tests/grading/math_pairs.csv"
 
 
 def naive(answer: str, reference: str) -> bool:

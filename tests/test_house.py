@@ -9,11 +9,13 @@ import time
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import nbformat
 import pytest
 
 import z1lib
+from z1lib import provenance
 from z1lib.study import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -52,17 +54,21 @@ def graph() -> dict[str, set[str]]:
     return {name_of(file): imported(file.read_text()) for file in FILES}
 
 
+def folder_of(name: str) -> set[str]:
+    """A file of the ground, or all files of a room or wing: engines and benchmarks are loaded by name."""
+    files = sorted((PACKAGE / place(name)).glob("*.*")) if place(name) else [PACKAGE / name]
+    return {name_of(file) for file in files if file.suffix in (".py", ".csv")}
+
+
 def closure(names: set[str]) -> set[str]:
-    """All that these files import, by way of others too, without what only the teacher needs."""
+    """All files that these use, by way of others too, folders whole, without what only the teacher needs."""
     seen, todo = set(), list(names)
     while todo:
-        name = todo.pop()
-        if name not in seen:
+        for name in folder_of(todo.pop()) - seen:
             seen.add(name)
-            todo += [
-                other for other in graph()[name] if name != TEACHER or place(other) not in ("inference", "engines")
-            ]
-    return seen
+            others = graph().get(name, ())
+            todo += [other for other in others if name != TEACHER or place(other) not in ("inference", "engines")]
+    return {name for name in seen if place(name) != "pages"}
 
 
 def notebook_imports(stage: str) -> set[str]:
@@ -107,6 +113,14 @@ def test_no_file_imports_itself_by_way_of_others():
 def test_every_file_says_what_it_is_in_its_first_line():
     for file in FILES:
         assert len((ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]) > 20, file
+
+
+def test_functions_are_short():
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for file in FILES for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, functions)]
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in nodes}
+    assert max(lengths.values()) <= 40, max(lengths, key=lengths.get)
+    assert median(lengths.values()) <= 10
 
 
 LOAD = """
@@ -170,14 +184,29 @@ def test_nothing_is_rebuilt_where_nothing_was_edited(made):
     assert rebuilt(made, "README.md") == set()
 
 
+@cache
+def users(stage: str) -> set[str]:
+    return closure({name for name in notebook_imports(stage) if place(name) != "pages"})
+
+
+UNUSED = {"__init__.py", "exercises.py"}  # the plan, and what only a solution of an exercise calls
+
+
 def test_an_edit_of_any_file_that_a_stage_uses_runs_that_stage_and_those_behind_it(made):
     """`pages` shows results and decides none: an edit there makes the report anew and trains or decodes nothing."""
-    for name in (name_of(file) for file in FILES):
-        users = [i for i, stage in enumerate(STAGES) if name in closure(notebook_imports(stage))]
-        wanted = {*STAGES[min(users) :], "report"} if users and place(name) != "pages" else set()
+    for name in sorted({name for file in FILES for name in folder_of(name_of(file))}):
+        stages = [i for i, stage in enumerate(STAGES) if name in users(stage)]
+        assert stages or name in UNUSED or place(name) == "pages", f"{name} decides nothing?"
+        wanted = {*STAGES[min(stages) :], "report"} if stages else set()
         assert wanted <= rebuilt(made, f"z1lib/{name}"), name
         if place(name) == "pages":
             assert rebuilt(made, f"z1lib/{name}") == {"report"}, name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_that_is_hashed_is_what_a_stage_uses(stage):
+    found = provenance.find_code(provenance.read_notebook(ROOT / f"notebooks/{stage}.ipynb"))
+    assert {name_of(file) for file in found} == users(stage)
 
 
 def test_an_edit_of_a_profile_or_of_one_it_is_like_runs_everything(made):

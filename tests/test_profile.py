@@ -135,6 +135,12 @@ def test_every_key_of_the_flat_profiles_says_where_it_went():
         assert key in values[section]
 
 
+def test_a_flat_profile_says_where_its_first_key_went(tmp_path):
+    (tmp_path / "old.yaml").write_text("seed: 0\ngpus: 0\nbase_model: random\n")
+    with pytest.raises(BadProfile, match="old.yaml: key 'gpus' is now 'hardware.gpus'"):
+        load_profile(tmp_path / "old.yaml")
+
+
 def test_a_missing_key_is_named(tmp_path):
     short = tmp_path / "short.yaml"
     short.write_text("seed: 0\n")

@@ -33,6 +33,21 @@ def test_what_runs_counts_and_so_does_all_that_is_imported_by_way_of_others(pack
     assert hash_code(SOURCE) == first
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("y = x[:n]", "y = x[n:]"),
+        ("y = x[a:b]", "y = x[a::b]"),
+        ("if a: f(); g()", "if a: f()\nelse: g()"),
+        ("f = lambda a, b=1: a", "f = lambda a, *, b=1: a"),
+        ("y = a - b - c", "y = a - (b - c)"),
+        ("f(a, *b)", "f(*a, b)"),
+    ],
+)
+def test_what_stands_in_another_place_counts(package, one, other):
+    assert hash_code(one) != hash_code(other)
+
+
 def test_a_folder_counts_as_a_whole_and_pages_not_at_all(package):
     for name in ("room/__init__.py", "room/base.py", "pages/__init__.py", "pages/demo.py"):
         (package / name).parent.mkdir(exist_ok=True)

@@ -145,6 +145,20 @@ def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, 
     assert commit() == f"{clean}-dirty"
 
 
+def test_a_stage_that_keeps_what_it_made_leaves_its_note_until_that_changes(tmp_path, monkeypatch):
+    study = Study(make_profile("smoke"), tmp_path)
+    study.path("completions.jsonl").write_text("one")
+    for code, text, keeps, noted in (("a", "one", True, "a"), ("b", "one", True, "a"), ("c", "two", True, "c")):
+        monkeypatch.setattr("z1lib.study.hash_code", lambda source, code=code: code)
+        study.path("completions.jsonl").write_text(text)
+        study.finish("03_windowed_inference", ["completions.jsonl"], keeps)
+        notes = json.loads(study.path("provenance.json").read_text())
+        assert notes["stages"]["03_windowed_inference"]["code"] == noted
+    monkeypatch.setattr("z1lib.study.hash_code", lambda source: "d")
+    study.finish("03_windowed_inference", ["completions.jsonl"])
+    assert json.loads(study.path("provenance.json").read_text())["stages"]["03_windowed_inference"]["code"] == "d"
+
+
 def test_a_run_of_an_older_layout_is_told_from_a_new_one(tmp_path):
     file = tmp_path / "provenance.json"
     assert not is_of_older_layout(file)

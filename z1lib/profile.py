@@ -253,9 +253,10 @@ MOVED |= {"decode_tokens_per_second": "inference.tokens_per_second"}
 
 def _explain(error: ValidationError) -> str:
     """`files.explain`, and for an unknown key where it went, or which it is nearest to."""
-    key = ".".join(map(str, error.errors()[0]["loc"]))
-    if error.errors()[0]["type"] != "extra_forbidden":
+    unknown = next((one for one in error.errors() if one["type"] == "extra_forbidden"), None)
+    if unknown is None:
         return explain(error)
+    key = ".".join(map(str, unknown["loc"]))
     if key in MOVED:
         return f"key {key!r} is now {MOVED[key]!r}"
     return f"no key {key!r}; the nearest is {difflib.get_close_matches(key, _keys(), 1, 0)[0]!r}"

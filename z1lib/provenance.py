@@ -15,6 +15,7 @@ from pathlib import Path
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas", "math-verify")
 VECTOR_UNITS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # as the kernel names them
 PACKAGE = Path(__file__).parent
+TEACHER = PACKAGE / "curation/teacher.py"
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -35,25 +36,39 @@ def commit() -> str:
 
 def hash_code(source: str) -> str:
     """A hash of a source and of all of this package that it uses: what it imports, by way of others too, and the whole
-    folder of it, since engines and benchmarks are loaded by name.
+    folder of it with its tables, since engines and benchmarks are loaded by name.
 
     Of what runs: comments, docstrings and layout do not count, and every Python gives the same.
     """
-    seen, todo = set(), [source]
-    digest = hashlib.sha256()
-    while todo:
-        tree = ast.parse(todo.pop())
-        found = {file for name in _imports(tree) for file in _files_of(name)} - seen
-        seen |= found
-        todo += [file.read_text(encoding="utf-8") for file in sorted(found)]
-        digest.update(repr(_what_runs(tree)).encode())
+    digest = hashlib.sha256(repr(_what_runs(ast.parse(source))).encode())
+    for file in find_code(source):
+        code = repr(_what_runs(ast.parse(file.read_bytes()))).encode() if file.suffix == ".py" else file.read_bytes()
+        digest.update(code)
     return digest.hexdigest()[:16]
 
 
-def hash_notebook(notebook: Path) -> str:
-    """`hash_code` of a notebook's code cells."""
+def read_notebook(notebook: Path) -> str:
+    """The source of a notebook's code cells."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return hash_code("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def find_code(source: str) -> list[Path]:
+    """The files of this package that a source uses (see `hash_code`), in order.
+
+    A teacher decodes where it is asked to; what it decodes with belongs to the stage that is named for it.
+    """
+    found: set[Path] = set()
+    todo = [(None, source)]
+    while todo:
+        file, text = todo.pop()
+        names = set(_imports(ast.parse(text)))
+        if file == TEACHER:
+            names = {name for name in names if not name.startswith(("z1lib.engines", "z1lib.inference"))}
+        fresh = {one for name in names for one in _files_of(name)} - found
+        found |= fresh
+        todo += [(one, one.read_text(encoding="utf-8")) for one in fresh if one.suffix == ".py"]
+    return sorted(found)
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -70,20 +85,22 @@ def _files_of(module: str) -> list[Path]:
     folder = PACKAGE / rest.partition(".")[0]
     if root != PACKAGE.name or not rest or folder.name == "pages":
         return []
-    return list(folder.glob("*.py")) + [file for file in [folder.with_suffix(".py")] if file.exists()]
+    files = [folder.with_suffix(".py"), *folder.glob("*.py"), *folder.glob("*.csv")]
+    return [file for file in files if file.exists()]
 
 
-def _what_runs(tree: ast.AST) -> list:
-    """The nodes of a tree and their plain values, without docstrings."""
+def _what_runs(node: object) -> object:
+    """A syntax tree as nested tuples of names and plain values, without docstrings and what is empty."""
+    if isinstance(node, list):
+        return [_what_runs(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return node
+    values = dict(ast.iter_fields(node))
     scopes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, scopes) and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
-    plain = (str, int, float, complex, bytes, bool, type(None), type(...))
-    return [
-        (type(node).__name__, [value for _, value in ast.iter_fields(node) if isinstance(value, plain)])
-        for node in ast.walk(tree)
-    ]
+    if isinstance(node, scopes) and ast.get_docstring(node, clean=False) is not None:
+        values["body"] = values["body"][1:]
+    told = [(name, _what_runs(value)) for name, value in values.items() if value not in (None, [])]
+    return (type(node).__name__, *told)
 
 
 def processor() -> str:
@@ -104,6 +121,7 @@ def environment() -> dict:
     torch = sys.modules.get("torch")
     device = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "CPU"
     hardware = {"device": device, "processor": processor(), "machine": platform.machine(), "cores": os.cpu_count()}
+    hardware |= {"threads": torch.get_num_threads()} if torch else {}
     versions = {name: version(name) for name in PACKAGES}
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **versions}}
 

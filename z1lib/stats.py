@@ -30,7 +30,7 @@ class Interval:
 
     @property
     def is_degenerate(self) -> bool:
-        """Every draw gave one and the same number: the data say nothing about the spread."""
+        """Every resample gave one and the same number: the data say nothing about the spread."""
         return self.low == self.high
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from z1lib.files import hash_path, written_whole
 from z1lib.profile import BadProfile, Profile, load_profile
-from z1lib.provenance import PACKAGE, commit, environment, hash_notebook, peak_memory
+from z1lib.provenance import PACKAGE, commit, environment, hash_code, peak_memory, read_notebook
 
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
@@ -92,20 +92,22 @@ class Study:
             link_released(self.models / name, released)
         return str(self.need(f"models/{name}", "01_curation" if name == "base" else "02_sft"))
 
-    def finish(self, stage: str, artifacts: list[str]) -> pd.DataFrame:
+    def finish(self, stage: str, artifacts: list[str], keeps: bool = False) -> pd.DataFrame:
         """Note in provenance.json when and with what `stage` was run and the hashes of what it made.
 
-        Returns the stages so far, to be shown. `seconds` are those of this time: a stage that went on from what a
-        killed one had finished took longer in all.
+        Returns the stages so far, to be shown. A stage that `keeps` what it once made leaves its note as it was where
+        every artifact is the same: the models or rows are of the code and the time of then. `seconds` are those of one
+        time: a stage that went on from what a killed one had finished took longer in all.
         """
         file = self.path("provenance.json")
         notes = json.loads(file.read_text()) if file.exists() else {"stages": {}}
-        seconds = round(time.time() - self.started, 1)
         hashes = {name: hash_path(self.path(name)) for name in artifacts}
+        if not keeps or notes["stages"].get(stage, {}).get("sha256") != hashes:
+            seconds = round(time.time() - self.started, 1)
+            code = hash_code(read_notebook(NOTEBOOKS / f"{stage}.ipynb"))
+            made = {"seconds": seconds, "peak_memory_gib": round(peak_memory(), 2), "commit": commit(), "code": code}
+            notes["stages"][stage] = {**made, "sha256": hashes, **environment()}
         notes |= {"profile": self.profile.name, "seed": self.profile.seed}
-        measured = {"seconds": seconds, "peak_memory_gib": round(peak_memory(), 2)}
-        made_by = {"commit": commit(), "code": hash_notebook(NOTEBOOKS / f"{stage}.ipynb")}
-        notes["stages"][stage] = {**measured, **made_by, "sha256": hashes, **environment()}
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(notes, indent=1))
         return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]
@@ -123,15 +125,18 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Pa
     """
     folder = runs_dir / profile.name
     folder.mkdir(parents=True, exist_ok=True)
-    log, running, failed = (folder / f"{stage}.{kind}" for kind in ("log", "running.ipynb", "failed.ipynb"))
+    done, log, running, failed, before = (
+        folder / f"{stage}.{kind}" for kind in ("ipynb", "log", "running.ipynb", "failed.ipynb", "before.ipynb")
+    )
     command = ["papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks", "-k", "python3"]
     command += ["--log-output", "-p", "profile", profile.name, "-p", "runs_dir", "../runs"]
     print(f"== {stage} ({profile.name}), log in {log}\n{shlex.join(command)}", flush=True)
     if is_of_older_layout(folder / "provenance.json"):
         print(f"{folder} was made by an older version: its notebooks run again, what it trained and decoded is kept "
               "where its inputs are the same; to start anew, move the folder away")  # fmt: skip
-    for stale in (failed, folder / f"{stage}.ipynb"):  # a run that fails must not look finished
-        stale.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
+    if done.exists():  # a run that fails must not look finished
+        done.rename(before)
     try:
         code = _tee([sys.executable, "-m", *command], log)
     except KeyboardInterrupt:
@@ -141,7 +146,8 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Pa
         if running.exists():
             running.rename(failed)
         raise StageFailed(_explain_failure(stage, profile, log, failed))
-    return running.rename(folder / f"{stage}.ipynb")
+    before.unlink(missing_ok=True)
+    return running.rename(done)
 
 
 def is_of_older_layout(provenance: Path) -> bool:
@@ -159,7 +165,7 @@ def _tee(command: list[str], log: Path) -> int:
                 print(line, end="", flush=True)
                 file.write(line)
         except KeyboardInterrupt:
-            process.wait()  # the same Ctrl-C ends papermill, which ends its kernel
+            process.communicate()  # the same Ctrl-C ends papermill, which ends its kernel
             raise
     return process.returncode
 

@@ -49,6 +49,15 @@ def test_artifacts_too_large_for_git_are_refused_and_what_was_published_stays(tm
     assert (tmp_path / "a/summary.csv").exists()
 
 
+def test_a_run_that_is_not_finished_is_refused_and_what_was_published_stays(tmp_path):
+    run = make_run(tmp_path / "run")
+    publish.publish(run, tmp_path / "a")
+    (run / "claims.csv").unlink()
+    with pytest.raises(SystemExit, match="lacks claims.csv: `make reproduce PROFILE=run` finishes it"):
+        publish.publish(run, tmp_path / "a")
+    assert (tmp_path / "a/claims.csv").exists()
+
+
 def test_a_text_without_the_block_is_named(tmp_path):
     (tmp_path / "page.md").write_text("<!-- a: generated -->\nold\n<!-- end of a -->\n")
     publish.fill(tmp_path / "page.md", "a", "new\n")
@@ -81,7 +90,7 @@ def test_what_is_committed_is_little_and_nothing_twice():
 
 
 def test_the_code_of_a_stage_is_todays_until_something_that_runs_changes():
-    today = {"01_curation": {"code": publish.hash_notebook(NOTEBOOKS / "01_curation.ipynb")}}
+    today = {"01_curation": {"code": publish.hash_code(publish.read_notebook(NOTEBOOKS / "01_curation.ipynb"))}}
     assert publish.say_code({"stages": today}) == "**Made by the code that is here today.**"
     other = {**today, "02_sft": {"code": "0"}, "03_windowed_inference": {}}
     assert "that of 02_sft, 03_windowed_inference has changed since" in publish.say_code({"stages": other})

@@ -62,8 +62,8 @@ def window_sweep(
     check_windows(windows)
     policies = [at(policy, window, hint=hint, max_answer_tokens=max_answer_tokens) for window in windows]
     rows = sweep(engine, prompts, [policies] * len(prompts), n, temperature, top_p, seed)
-    by_window = dict(zip(windows, zip(*rows)))
-    return {w: [[*own[i * n : (i + 1) * n]] for i in range(len(prompts))] for w, own in by_window.items()}
+    samples = [rows[i * n : (i + 1) * n] for i in range(len(prompts))]
+    return {window: [[row[i] for row in own] for own in samples] for i, window in enumerate(windows)}
 
 
 def sweep(

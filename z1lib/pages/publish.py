@@ -17,7 +17,7 @@ import z1lib
 from z1lib.analysis import claims, findings, tables
 from z1lib.files import read_jsonl
 from z1lib.profile import load_profile
-from z1lib.provenance import hash_notebook
+from z1lib.provenance import hash_code, read_notebook
 from z1lib.records import ARTIFACTS
 from z1lib.study import NOTEBOOKS, STAGES
 
@@ -32,8 +32,11 @@ PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the 
 def publish(run: Path, folder: Path) -> None:
     """Copy a run's tables, pictures and provenance, and pack its artifacts, in the place of what is there.
 
-    Raises SystemExit if the artifacts are too large for git.
+    Raises SystemExit if the run is not finished, or its artifacts are too large for git; nothing is changed then.
     """
+    needed = [f"{name}.jsonl" for name in ARTIFACTS] + ["summary.csv", "claims.csv", "provenance.json"]
+    if lacking := [name for name in needed if not (run / name).exists()]:
+        raise SystemExit(f"{run} lacks {', '.join(lacking)}: `make reproduce PROFILE={run.name}` finishes it")
     packed = {name: gzip.compress((run / f"{name}.jsonl").read_bytes(), mtime=0) for name in ARTIFACTS}
     size = sum(map(len, packed.values()))
     if size > MAX_BYTES:
@@ -155,7 +158,9 @@ def say_provenance(notes: dict) -> str:
 def say_code(notes: dict) -> str:
     """Whether the code that made each stage is still today's; what was made before it was hashed is not."""
     made = {name: stage.get("code") for name, stage in notes["stages"].items()}
-    other = [name for name in STAGES if name in made and made[name] != hash_notebook(NOTEBOOKS / f"{name}.ipynb")]
+    other = [
+        name for name in STAGES if name in made and made[name] != hash_code(read_notebook(NOTEBOOKS / f"{name}.ipynb"))
+    ]
     if not other:
         return "**Made by the code that is here today.**"
     return f"**Made by other code than today's:** that of {', '.join(other)} has changed since."

@@ -26,7 +26,7 @@ from z1lib.sft.train import DTYPES, mixed_precision
 PARTS = ("weights", "gradients", "optimizer", "activations", "process")
 CUDA_CONTEXT = 2**30  # bytes of a device that CUDA and cuBLAS take: 0.75 GiB of an H200, 1.3 with NCCL
 ADAM_BYTES = 8  # two moments in float32
-# On a CPU three things come on top, which were measured with mini and with the small models of tests/test_footprint.py.
+# On a CPU three things come on top, measured with mini and with the small models of tests/sft/test_footprint.py.
 STARTING = 150 * 2**20  # bytes of what is loaded when training starts
 BACKWARD_LAYERS = 2  # layers' worth of activations that a backward pass holds for a moment
 HEAP = 1.3  # the allocator keeps freed blocks that fit no later batch
