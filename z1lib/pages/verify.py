@@ -18,7 +18,7 @@ import pandas as pd
 from z1lib.analysis import claims, subsets, tables
 from z1lib.files import read_jsonl
 from z1lib.grading import grade_all
-from z1lib.pages.publish import read_frame, write_results
+from z1lib.pages.publish import write_results
 from z1lib.profile import Profile, load_profile
 from z1lib.records import ARTIFACTS
 
@@ -46,11 +46,13 @@ def check_artifacts(folder: Path) -> list[str]:
     if moved or len(read["grades"]) != len(anew):
         lines = [f"{folder}: {len(moved)} of {len(read['grades'])} grades do not repeat, {len(anew)} completions"]
         return lines + [f"{one.problem_id}: committed as {one.correct}, found by {one.rule}" for one in moved[:5]]
-    frame, profile = read_frame(folder), load_profile(folder.name)
+    profile = load_profile(folder.name)
+    frame = tables.make_frame(*read.values(), profile)
     summary = tables.summarise(frame)
-    found = claims.make_claims(frame, profile, tables.main_sets(summary))
     if profile.sft.subsets:
         found = subsets.make_claims(frame, profile)
+    else:
+        found = claims.make_claims(frame, profile, tables.main_sets(summary))
     tables_anew = {"summary.csv": summary, "claims.csv": found}
     wrong = [name for name, table in tables_anew.items() if to_csv(table) != (folder / name).read_text()]
     return [f"{folder / name} does not follow from the committed completions" for name in wrong]
