@@ -38,7 +38,7 @@ LEAST_SPEED_UP = 1.8
 def make_rows(profile, tokenizer, count: int, seed: int) -> tuple[list, list]:
     """Examples to train on, and others to take the final loss on."""
     problems = tracing.make_problems(count + HELD_OUT, profile.curation.train_levels, seed, "tracing", set())
-    told = gather.tell(problems, "z1", "plain", tokenizer)
+    told = gather.tell(problems, "z1", profile.sft.runs["z1"], tokenizer, seed)
     return told[:count], told[count:]
 
 

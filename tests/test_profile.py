@@ -71,10 +71,6 @@ def test_a_profile_may_be_a_path(tmp_path):
     assert load_profile(copy).name == "mine"
 
 
-def subsets(**seeds: list[int]) -> dict:
-    return {name: {"order": "random", "tokens": 9, "seeds": own} for name, own in seeds.items()}
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -89,9 +85,11 @@ def subsets(**seeds: list[int]) -> dict:
         ({"sft": 3}, "key 'sft' should be a valid dictionary"),
         ({"sft": {"epochs": True}}, "key 'sft.epochs' should be a valid integer, got True"),
         ({"sft": {"mixed_precision": "fp8"}}, "key 'sft.mixed_precision' should be 'bf16', 'fp16' or 'no', got 'fp8'"),
-        ({"sft": {"subsets": {"a": {"order": "longest"}}}}, "key 'sft.subsets.a.tokens' is missing"),
-        ({"sft": {"subsets": subsets(a=[], b=[0])}}, "key 'sft.subsets.a.seeds' should"),
-        ({"sft": {"subsets": subsets(a=[0, 1], b=[0])}}, "subsets: all need as many seeds"),
+        ({"sft": {"runs": {"a": {"order": "longest"}}}}, "key 'sft.runs.a.style' is missing"),
+        ({"sft": {"runs": {"a": {"style": "lean", "order": "best"}}}}, "key 'sft.runs.a.order' should be"),
+        ({"sft": {"runs": {"a": {"style": "lean", "within_levels": True, "tokens": 5}}}}, "one of the two"),
+        ({"sft": {"seeds": [0, 1, 0]}}, "seeds: \\[0, 1, 0\\] holds one twice"),
+        ({"sft": {"subsets": {}}}, "key 'sft.subsets' is now 'sft.runs'"),
         ({"sft": {"lora": {"r": 8}, "fsdp": {"version": 2}}}, "lora and fsdp: adapters are merged on one device"),
         (
             {"sft": {"gradient_accumulation_steps": 0}},
@@ -116,7 +114,7 @@ def subsets(**seeds: list[int]) -> dict:
         ({"hardware": {"gpus": 3, "machines": 2}}, "3 gpus cannot be spread evenly over 2 machines"),
         ({"curation": {"response_token_budget": -5}}, "key 'curation.response_token_budget'"),
         ({"curation": {"test_problems": {"tracing": -3}}}, "key 'curation.test_problems.tracing'"),
-        ({"curation": {"train_levels": []}}, "train_levels: tracing needs at least one level"),
+        ({"curation": {"train_levels": []}}, "tracing needs at least one of each"),
         ({"curation": {"drop_overlap": ["letters"]}}, "'curation.drop_overlap.0' should be 'question' or 'words'"),
         ({"curation": {"min_response_tokens": 10, "max_response_tokens": 9}}, "min_response_tokens must be at most"),
     ],

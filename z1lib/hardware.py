@@ -38,7 +38,9 @@ def smaller_profile(profile: Profile) -> str | None:
     Profiles of several trainings, and those that train nothing, are no substitute for one that trains a model.
     """
     others = [load_profile(file) for file in sorted(PROFILES.glob("*.yaml"))]
-    others = [other for other in others if not other.sft.subsets and set(other.sft.runs) & set(other.inference.models)]
+    others = [
+        other for other in others if len(other.sft.seeds) < 2 and set(other.sft.runs) & set(other.inference.models)
+    ]
     fitting = [other for other in others if _size(other) < _size(profile) and _large_gpus(other) >= other.hardware.gpus]
     return max(fitting, key=_size).name if fitting else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from z1lib.files import explain
 from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy_named
@@ -19,6 +19,9 @@ EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ eac
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]  # tokens a second
+Limit = Annotated[int, Field(ge=0)]
+# A profile may write one name for a list of one.
+Policies = Annotated[list[str], BeforeValidator(lambda named: [named] if isinstance(named, str) else named)]
 
 
 class BadProfile(ValueError):
@@ -82,6 +85,7 @@ class Teacher(Section):
 
 class Curation(Section):
     train_source: str
+    train_families: dict[str, Count]
     train_levels: list[int]
     train_problems: Count
     response_token_budget: Count
@@ -99,19 +103,41 @@ class Curation(Section):
     def _fit_together(self):
         if self.min_response_tokens > self.max_response_tokens:
             raise ValueError("min_response_tokens must be at most max_response_tokens")
-        if self.train_source == "tracing" and not self.train_levels:
-            raise ValueError("train_levels: tracing needs at least one level")
+        if self.train_source == "tracing" and not (self.train_levels and self.train_families):
+            raise ValueError("train_families, train_levels: tracing needs at least one of each")
         return self
 
 
-class Subset(Section):
-    order: str
-    tokens: Count | None
-    seeds: list[int] = Field(min_length=1)
+class Run(Section):
+    """How the examples of a run are told, and which of the chosen questions it learns from: by default all."""
+
+    style: str
+    delimiters: bool = False
+    slips: float = Field(0.0, ge=0, le=1)
+    order: Literal["longest", "shortest", "random"] = "random"
+    within_levels: bool = False
+    tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        if self.within_levels and self.tokens:
+            raise ValueError("within_levels takes half of every level, tokens a budget: one of the two")
+        return self
+
+    @property
+    def telling(self) -> tuple[str, bool, float]:
+        """What decides the text of an example: runs that agree in it are curated together."""
+        return self.style, self.delimiters, self.slips
+
+
+def _named_by_style(run: Any) -> Any:
+    """A profile may write a style for a run that has no other key."""
+    return {"style": run} if isinstance(run, str) else run
 
 
 class Sft(Section):
-    runs: dict[str, str]
+    runs: dict[str, Annotated[Run, BeforeValidator(_named_by_style)]]
+    seeds: list[int]
     learning_rate: float = Field(ge=0, le=1)
     warmup_steps: int = Field(ge=0)
     epochs: Count
@@ -126,26 +152,26 @@ class Sft(Section):
     keep_checkpoints: Count
     tokens_per_second: Rate
     push_to_hub: str | None
-    subsets: dict[str, Subset]
 
     @model_validator(mode="after")
     def _fit_together(self):
         if self.lora and self.fsdp:
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
-        if len({len(subset.seeds) for subset in self.subsets.values()}) > 1:
-            raise ValueError("subsets: all need as many seeds, their models are compared seed by seed")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} holds one twice; two trainings of one seed are one training")
         return self
 
 
 class Inference(Section):
     engine: EngineName
     engine_options: dict[str, Any]
-    models: dict[str, str]
-    max_problems: dict[str, Count]
+    models: dict[str, Policies]
+    max_problems: dict[str, Limit | dict[str, Limit]]
     hints: dict[str, str]
     delimiters: dict[str, str]
     other_hints: dict[str, str]
     other_hint_windows: list[int]
+    other_hint_problems: Count
     windows: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     probe_every: Count
     max_answer_tokens: Count
@@ -158,7 +184,8 @@ class Inference(Section):
     @model_validator(mode="after")
     def _fit_together(self):
         check_windows(self.windows)
-        hinted = {name for name in self.models.values() if has_option(policy_named(name), "hint")}
+        used = {name for names in self.models.values() for name in names}
+        hinted = {name for name in used if has_option(policy_named(name), "hint")}
         if missing := {ShiftedWindow.name, *hinted} - set(self.hints):
             raise ValueError(f"hints: none for {', '.join(sorted(missing))}")
         if not set(range(self.probe_every, self.windows[-1] + 1, self.probe_every)) <= set(self.windows):
@@ -189,6 +216,25 @@ class Profile(Section):
     def system_prompt_of(self, source: str) -> str | None:
         """The system prompt under which problems of a source are asked; None leaves it to the chat template."""
         return self.model.evaluation_system_prompts.get(source, self.model.system_prompt)
+
+    def trained(self, run: str) -> dict[str, int]:
+        """The models that a run trains and the seed of each: the run's own name, or one name a seed."""
+        seeds = self.sft.seeds or [self.seed]
+        return {run if len(seeds) == 1 else f"{run}-{seed}": seed for seed in seeds}
+
+    @property
+    def subject(self) -> str:
+        """The run that the study is about: the first of its runs that is decoded, else the last model that is."""
+        return next((run for run in self.sft.runs if run in self.inference.models), [*self.inference.models][-1])
+
+    def models_of(self, run: str) -> list[str]:
+        """The models that are decoded for a run: one a seed of those trained here, else the one of that name."""
+        return list(self.trained(run)) if run in self.sft.runs and run not in self.model.released else [run]
+
+    @property
+    def decoded(self) -> dict[str, str]:
+        """Every model that is decoded -> its run."""
+        return {model: run for run in self.inference.models for model in self.models_of(run)}
 
     def hint_of(self, policy: str) -> str:
         """The text of a policy's hint; a profile may name one of `window.HINTS`."""
@@ -248,7 +294,7 @@ MOVED = {key: f"{name}.{key}" for name, section in SECTIONS.items() for key in s
 MOVED |= {"base_model": "model.base", "base_model_revision": "model.revision", "base_model_package": "model.package"}
 MOVED |= {"released_models": "model.released", "curation_workers": "curation.workers"}
 MOVED |= {"training_tokens_per_second": "sft.tokens_per_second", "bootstrap_draws": "analysis.resamples"}
-MOVED |= {"decode_tokens_per_second": "inference.tokens_per_second"}
+MOVED |= {"decode_tokens_per_second": "inference.tokens_per_second", "sft.subsets": "sft.runs", "subsets": "sft.runs"}
 
 
 def _explain(error: ValidationError) -> str:

@@ -31,6 +31,7 @@ class Trajectory:
     level: int
     source: str
     run: str  # the model this row trains: "z1", "r1", ...
+    unlearned: str = ""  # a line of the response that is read and not learned: a slip that the rest repairs
 
 
 @checked(frozen=True, config=STRICT)

@@ -64,8 +64,8 @@ def make_texts(seed: int = 0) -> list[tuple[str, str]]:
     """(kind, text) of 182 texts that are no loops."""
     rng = random.Random(seed)
     problems = tracing.make_problems(26, [3, 4, 5, 6, 7], seed, "tracing", set())
-    texts = [("trace", tracing.tell_plain(problem)) for problem in problems]
-    texts += [("trace told twice", tracing.tell_rechecked(problem)) for problem in problems]
+    texts = [("trace", tracing.tell(problem, "lean").text) for problem in problems]
+    texts += [("trace told twice", tracing.tell(problem, "rechecked", delimiters=True).text) for problem in problems]
     for _ in range(13):
         one, k, rows = rng.choice(SENTENCES), rng.randint(2, 9), rng.randint(8, 20)
         values = [rng.randint(1, 99) for _ in range(rows)]

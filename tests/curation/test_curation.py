@@ -8,8 +8,10 @@ from tests.conftest import ToyTokenizer, make_profile
 from tests.curation.repetition_set import make_loops, make_texts
 from z1lib.curation import gather, repetition, selection, statistics
 from z1lib.problems import tracing
+from z1lib.profile import Run
 from z1lib.records import Problem
 
+LEAN = Run(style="lean")
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=30)
 
 
@@ -80,7 +82,7 @@ def test_no_test_program_is_trained_on():
 
 def test_a_test_problem_that_is_trained_on_is_named():
     problem = Problem("t1", tracing.PROMPT.format(program="a = 1\nprint(a)"), "text", "1", 1, "tracing")
-    rows = gather.tell([problem], "z1", "plain", ToyTokenizer())
+    rows = gather.tell([problem], "z1", LEAN, ToyTokenizer(), 0)
     with pytest.raises(ValueError, match="'t1' is also training example"):
         gather.check_disjoint(rows, [problem])
 
@@ -92,7 +94,7 @@ def test_an_unknown_source_names_the_profile_and_the_key():
 
 def test_tokens_are_counted_with_the_end_token():
     [problem] = tracing.make_problems(1, [1], 0, "tracing")
-    [row] = gather.tell([problem], "z1", "plain", ToyTokenizer())
+    [row] = gather.tell([problem], "z1", LEAN, ToyTokenizer(), 0)
     assert row.token_count == len(row.response) + 1
 
 
@@ -104,12 +106,13 @@ def test_a_text_that_ends_in_a_loop_is_repetitive():
 
 @pytest.mark.parametrize("style", tracing.STYLES)
 def test_no_execution_trace_is_called_repetitive(style):
-    for problem in tracing.make_problems(100, [1, 3, 5, 7], 1, "tracing"):
-        assert not repetition.is_repetitive(tracing.STYLES[style](problem))
+    for family in tracing.FAMILIES:
+        for problem in tracing.make_problems(100, [1, 3, 5], 1, family):
+            assert not repetition.is_repetitive(tracing.tell(problem, style, slips=0.25).text)
 
 
 def test_the_description_counts_every_run_and_level():
-    rows = gather.tell(tracing.make_problems(20, [1, 2], 0, "tracing"), "z1", "plain", ToyTokenizer())
+    rows = gather.tell(tracing.make_problems(20, [1, 2], 0, "tracing"), "z1", LEAN, ToyTokenizer(), 0)
     table = statistics.describe(rows).set_index("level")
     assert table.loc["all", "examples"] == 20
     assert table.loc["all", "tokens"] == sum(row.token_count for row in rows)

@@ -95,7 +95,7 @@ def finished(tmp_path):
     rows = [made(1, token_num_qwen=100), made(2, truncated=True, overlap="math500/words"), made(3)]
     rejected = [Rejected("x", "rows.jsonl, row 4", "repetition", "loop", "", "q", "a")]
     chosen = [gather.to_trajectory(row, "z1") for row in rows[:2]]
-    profile = make_profile("mini", runs={"z1": "plain"})
+    profile = make_profile("mini", runs={"z1": "lean"})
     release.write_release(tmp_path, profile, chosen, {"z1": Curated(rows, rejected)}, "longest")
     return tmp_path
 

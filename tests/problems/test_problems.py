@@ -1,72 +1,13 @@
 """The traced programs: true executions, graded, different."""
 
-import contextlib
-import io
+import ast
 import random
-import sys
+import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from z1lib.problems import reasoning_gym, tracing
-
-
-def run_plainly(program: str) -> str:
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(program, {})
-    return output.getvalue().strip()
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, tracing.MAX_LEVEL), st.integers(0, 10**6))
-def test_the_narration_ends_with_what_the_interpreter_prints(level, seed):
-    program, steps, printed = tracing.make_program(level, random.Random(seed))
-    assert printed == run_plainly(program)
-    assert steps[-1].endswith(f": {printed}")
-
-
-def test_every_executed_statement_is_told_with_its_operands():
-    program = "a = 4\nfor x in [2, 3]:\n    if x % 2 == 0:\n        a = a + x\n    else:\n        a = a + 1\nprint(a)"
-    steps, printed = tracing.narrate(program)
-    assert steps == [
-        "x = 2, left [3]",
-        "if x % 2 == 0: 2 % 2 = 0, 0 == 0, yes",
-        "a = a + x = 4 + 2 = 6",
-        "x = 3, left []",
-        "if x % 2 == 0: 3 % 2 = 1, 1 == 0, no",
-        "a = a + 1 = 6 + 1 = 7",
-        "x done",
-        "print(a): 7",
-    ]
-    assert printed == "7"
-
-
-def test_nested_loops_start_their_values_anew():
-    steps, _ = tracing.narrate("a = 1\nfor j in range(2):\n    for i in range(2):\n        a = a + i\nprint(a)")
-    assert [step for step in steps if step.startswith(("i", "j"))] == [
-        *("j = 0, left [1]", "i = 0, left [1]", "i = 1, left []", "i done"),
-        *("j = 1, left []", "i = 0, left [1]", "i = 1, left []", "i done", "j done"),
-    ]
-
-
-def test_strings_and_lists_are_told_as_values():
-    assert tracing.narrate("s = 'p'\ns = s + '-q'\nprint(s)")[0][0] == "s = s + '-q' = 'p' + '-q' = 'p-q'"
-    assert tracing.narrate("h = [3]\nh = h + [4]\nprint(h)")[0][0] == "h = h + [4] = [3] + [4] = [3, 4]"
-
-
-def test_narrating_leaves_another_tracer_in_place():
-    def tracer(frame, event, arg):
-        return None
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        tracing.narrate("a = 1\na = a + 1\nprint(a)")
-        assert sys.gettrace() is tracer
-    finally:
-        sys.settrace(before)
+from z1lib.records import Problem
 
 
 @pytest.mark.parametrize("level", range(1, tracing.MAX_LEVEL + 1))
@@ -85,11 +26,14 @@ def test_a_level_outside_the_range_is_refused(level):
         tracing.evolve(level, random.Random(0))
 
 
-def test_higher_levels_take_longer():
-    rng = random.Random(0)
-    means = [sum(len(tracing.make_program(k, rng)[1]) for _ in range(60)) / 60 for k in range(1, 8)]
+@pytest.mark.parametrize("family", tracing.FAMILIES)
+def test_higher_levels_take_longer(family):
+    means = []
+    for level in range(1, 6):
+        told = [tracing.tell(problem, "lean").text for problem in tracing.make_problems(100, [level], 0, family)]
+        means.append(sum(map(len, told)) / len(told))
     assert means == sorted(means)
-    assert means[4] > 3 * means[0]
+    assert means[4] > 1.5 * means[0]
 
 
 def test_problems_differ_follow_their_seed_and_keep_clear_of_what_is_taken():
@@ -116,14 +60,72 @@ def test_a_level_that_runs_out_of_programs_says_so():
         tracing.make_problems(4000, [1], 0, "tracing")
 
 
-def test_the_two_styles_tell_the_same_execution_and_end_alike():
+@pytest.mark.parametrize("family", tracing.FAMILIES)
+def test_every_style_ends_with_the_answer_in_its_box(family):
+    for problem in tracing.make_problems(50, [1, 3, 5], 0, family):
+        for style in tracing.STYLES:
+            for delimiters in (False, True):
+                told = tracing.tell(problem, style, delimiters, slips=0.5).text
+                assert told.endswith(f"\n\n\\boxed{{{problem.reference}}}")
+                assert told.count("<think>") == told.count("</think>\n\n\\boxed") == delimiters
+
+
+def test_a_recheck_tells_the_execution_a_second_time():
     [problem] = tracing.make_problems(1, [3], 0, "tracing")
-    plain, rechecked = tracing.tell_plain(problem), tracing.tell_rechecked(problem)
-    told, answer = plain.split("\n\n", 1)
-    assert rechecked.count(told) == 2
-    assert rechecked.endswith("</think>\n\n" + answer)
-    assert "think>" not in plain
-    assert answer.endswith(f"\\boxed{{{problem.reference}}}")
+    told, _ = tracing.tell(problem, "lean").text.split("\n\n", 1)
+    assert tracing.tell(problem, "rechecked").text.count(told) == 2
+
+
+def test_a_running_best_is_rechecked_from_the_other_end_and_a_search_is_read_on():
+    best, hit = (
+        "b = 0\nfor x in [3, 9]:\n    if x > b:\n        b = x\nprint(b)",
+        "for x in [4, 9, 5]:\n    if x % 3 == 0:\n        break\nprint(x)",
+    )
+    asked = [Problem("p", tracing.PROMPT.format(program=program), "text", "9", 1, "s") for program in (best, hit)]
+    told = [tracing.tell(problem, "rechecked").text.split("\n\n") for problem in asked]
+    assert told[0][0].split("\n") == ["3>0 yes", "b=3", "9>3 yes", "b=9"]
+    assert told[0][2].split("\n") == ["9>0 yes", "b=9", "3>9 no"]
+    assert told[1][0] == told[1][2] == "4%3=1 no\n9%3=0 yes\n5%3=2 no"
+
+
+@pytest.mark.parametrize("family", tracing.FAMILIES)
+def test_slips_come_in_their_share_are_named_and_repaired(family):
+    problems = tracing.make_problems(400, [1, 2, 3, 4, 5], 0, family)
+    told = [tracing.tell(problem, "rechecked", slips=0.25) for problem in problems]
+    slipped = [one for one in told if one.unlearned]
+    assert 0.18 < len(slipped) / len(told) < 0.32
+    for one in slipped:
+        assert one.unlearned in one.text.split("Wait,")[0].split("\n")
+    assert any("Not the same as before" in one.text for one in slipped)
+    assert not any("Not the same as before" in one.text for one in told if not one.unlearned)
+
+
+def test_a_slip_that_changes_the_conclusion_is_said_to():
+    """The conclusion of a search is its first hit, whatever else is read."""
+    for problem in tracing.make_problems(200, [3, 5], 1, "first_hit"):
+        told = tracing.tell(problem, "rechecked", slips=1.0).text
+        first = [line[0] for line in told.split("\n\n")[0].split("\n") if line.endswith(" yes")]
+        assert ("The same as before." in told) == (first[:1] == [problem.reference])
+
+
+def test_a_running_best_is_known_before_the_end_in_proportion_to_what_was_read():
+    """The reason for the family: after k of m items the best so far is the answer with probability k / m."""
+    known = []
+    for problem in tracing.make_problems(400, [5], 0, "running_best"):
+        program = tracing.program_of(problem)
+        if "= x" in program:
+            items = ast.literal_eval(re.search(r"\[.*\]", program)[0])
+            best = max if "x >" in program else min
+            known.append(str(best(items[: len(items) // 2])) == problem.reference)
+    assert 0.4 < sum(known) / len(known) < 0.6
+
+
+def test_a_hit_stands_anywhere_in_its_list():
+    places = []
+    for problem in tracing.make_problems(300, [5], 0, "first_hit"):
+        items = ast.literal_eval(re.search(r"\[.*\]", tracing.program_of(problem))[0])
+        places.append(items.index(int(problem.reference)) / len(items))
+    assert min(places) == 0 and max(places) > 0.5
 
 
 @pytest.mark.parametrize("family", reasoning_gym.FAMILIES)

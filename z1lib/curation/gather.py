@@ -5,7 +5,7 @@ Here are the study's own steps; the jobs behind them have a file each: `reader`,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -13,12 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from z1lib.chat import encode_text
 from z1lib.curation.pipeline import Curated, LocalExecutor, Rejected, Row
 from z1lib.curation.reader import find_files
-from z1lib.curation.selection import select
+from z1lib.curation.selection import halve_levels, select
 from z1lib.curation.teacher import find_teacher, teach
 from z1lib.files import write_jsonl
 from z1lib.problems import BENCHMARKS, make_benchmark, reasoning_gym, tracing
-from z1lib.profile import Profile
+from z1lib.profile import Profile, Run
 from z1lib.records import STRICT, Problem, Trajectory, checked
+
+TEST_SEED = 1  # of every profile: a test set is the same whatever is trained, and so are published results
 
 
 def make_test_problems(profile: Profile) -> list[Problem]:
@@ -30,47 +32,61 @@ def make_test_problems(profile: Profile) -> list[Problem]:
         elif source in BENCHMARKS:
             problems += make_benchmark(source, count, profile.seed)
         else:
-            taken = canonical_programs(problems)
-            problems += tracing.make_problems(count, _levels(profile, source), profile.seed + 1, source, taken)
+            taken, levels = canonical_programs(problems), _levels(profile, source)
+            problems += tracing.make_problems(count, levels, TEST_SEED, source, taken)
     return problems
 
 
 def make_train_problems(profile: Profile, test: list[Problem]) -> list[Problem]:
-    """Training problems of the profile's levels, none of them a program of the test sets, whatever its names."""
-    levels, taken = profile.curation.train_levels, canonical_programs(test)
-    problems = tracing.make_problems(profile.curation.train_problems, levels, profile.seed, "tracing", taken)
-    return [Problem(**{**vars(problem), "id": f"train-{i}"}) for i, problem in enumerate(problems)]
+    """Training problems of the profile's families and levels, none a program of the test sets, whatever its names.
+
+    Of each family its share of `train_problems`. Raises ValueError for a family that is not in `tracing.FAMILIES`.
+    """
+    asked, taken = profile.curation, canonical_programs(test)
+    if unknown := set(asked.train_families) - set(tracing.FAMILIES):
+        raise ValueError(
+            f"profile {profile.name}: key 'curation.train_families': no family {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(tracing.FAMILIES)}"
+        )
+    problems, whole = [], sum(asked.train_families.values())
+    for family, share in asked.train_families.items():
+        count = max(1, asked.train_problems * share // whole)
+        made = tracing.make_problems(count, asked.train_levels, profile.seed, family, taken)
+        problems += [replace(problem, id=f"train-{problem.id}") for problem in made]
+    return problems
 
 
 def canonical_programs(problems: list[Problem]) -> set[str]:
-    """The canonical programs of the traced problems among these."""
-    traced = [problem for problem in problems if problem.source.startswith("tracing")]
+    """The canonical programs of the problems among these that the interpreter teaches."""
+    traced = [problem for problem in problems if tracing.family_of(problem.source)]
     return {tracing.canonical(tracing.program_of(problem)) for problem in traced}
 
 
 def _levels(profile: Profile, source: str) -> list[int]:
-    """The levels of a tracing test set: those trained on, or the deeper ones, never trained on."""
-    sets = {
-        "tracing": profile.curation.train_levels,
-        "tracing_deeper": list(range(max(profile.curation.train_levels) + 1, 8)),
-    }
+    """The levels of a family's test set: those trained on, or the deeper ones, never trained on."""
+    levels = profile.curation.train_levels
+    sets = dict.fromkeys(tracing.FAMILIES, levels)
+    sets["tracing" + tracing.DEEPER] = list(range(max(levels) + 1, tracing.MAX_LEVEL + 1))
     if source not in sets:
         known = [*sets, *reasoning_gym.FAMILIES, *BENCHMARKS]
         raise ValueError(f"profile {profile.name}: key 'test_problems': no source {source!r}; there are {known}")
     return sets[source]
 
 
-def tell(problems: list[Problem], run: str, style: str, tokenizer: PreTrainedTokenizerBase) -> list[Trajectory]:
-    """The trajectory of every problem in a style of `tracing.STYLES`; its tokens counted with the end token."""
+def tell(
+    problems: list[Problem], name: str, run: Run, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> list[Trajectory]:
+    """The trajectory of every problem as `run` tells it (`tracing.tell`); its tokens counted with the end token."""
     rows = []
     for problem in problems:
-        response = tracing.STYLES[style](problem)
-        tokens = len(encode_text(tokenizer, response)) + 1
-        rows.append(Trajectory(problem.id, problem.prompt, response, tokens, problem.level, problem.source, run))
+        told = tracing.tell(problem, *run.telling, seed)
+        tokens = len(encode_text(tokenizer, told.text)) + 1
+        where = (problem.level, problem.source, name, told.unlearned)
+        rows.append(Trajectory(problem.id, problem.prompt, told.text, tokens, *where))
     return rows
 
 
-@checked(frozen=True, config=STRICT)
+@checked(frozen=True, config=STRICT, kw_only=True)
 class Told(Trajectory):
     """A trajectory with the answer it must come to."""
 
@@ -103,7 +119,7 @@ def gather(
     for asking servers, as in `curate`. Raises ValueError for another style, for a style of the interpreter where the
     `train_source` is not its own programs, and what `find_files`, `teach` and `find_teacher` raise.
     """
-    style = profile.sft.runs[run]
+    style = profile.sft.runs[run].style
     if style in tracing.STYLES and profile.curation.train_source != "tracing":
         raise ValueError(
             f"profile {profile.name}: run {run!r} is told by the interpreter ({style}), which knows the programs of "
@@ -112,7 +128,7 @@ def gather(
         )
     if style in tracing.STYLES:
         problems = make_train_problems(profile, test)
-        pairs = zip(tell(problems, run, style, tokenizer), problems)
+        pairs = zip(tell(problems, run, profile.sft.runs[run], tokenizer, profile.seed), problems)
         told = [Told(**vars(row), reference=problem.reference, kind=problem.kind) for row, problem in pairs]
         return Raw([write_jsonl(folder / f"told-{run}.jsonl", told)])
     if style not in ("released", "taught"):
@@ -127,24 +143,41 @@ def gather(
 
 def to_trajectory(row: Row, run: str) -> Trajectory:
     """A curated row as an example of `run`."""
-    return Trajectory(row.id, row.question, row.response, row.tokens, row.level, row.source, run)
+    where = (row.level, row.source, run, row.unlearned)
+    return Trajectory(row.id, row.question, row.response, row.tokens, *where)
 
 
-def choose(curated: dict[str, Curated], profile: Profile, order: str = "random") -> dict[str, list[Trajectory]]:
-    """The examples of each run under the token budget (`selection.select`).
+def tellings(profile: Profile) -> dict[str, str]:
+    """Every run -> the first run whose examples are told the same way: those two are gathered and curated once."""
+    first: dict[tuple, str] = {}
+    return {name: first.setdefault(run.telling, name) for name, run in profile.sft.runs.items()}
 
-    The first run takes them in this order; each other run out of the questions of the first, from the levels in turn.
+
+def choose(curated: dict[str, Curated], profile: Profile) -> dict[str, list[Trajectory]]:
+    """The examples of each run: `curated` holds one of each of `tellings`.
+
+    The questions are those that every telling has, at random while the first run's responses fit the token budget
+    (`selection.select`), and every run has them in that order. Of these a run takes all, or what its own keys say.
     """
-    budget, seed = profile.curation.response_token_budget, profile.seed
-    pools = {run: [to_trajectory(row, run) for row in result.rows] for run, result in curated.items()}
-    first, *others = pools
-    chosen = {first: [pools[first][i] for i in select([row.token_count for row in pools[first]], budget, order, seed)]}
-    ids = {row.id for row in chosen[first]}
-    for run in others:
-        pool = [row for row in pools[run] if row.id in ids]
-        counts, levels = [row.token_count for row in pool], [row.level for row in pool]
-        chosen[run] = [pool[i] for i in select(counts, budget, "stratified", seed, strata=levels)]
+    rows = {name: {row.id: row for row in result.rows} for name, result in curated.items()}
+    shared = [row for row in curated[next(iter(curated))].rows if all(row.id in own for own in rows.values())]
+    counts = [row.tokens for row in shared]
+    ids = [shared[i].id for i in select(counts, profile.curation.response_token_budget, "random", profile.seed)]
+    chosen = {}
+    for name, told in tellings(profile).items():
+        pool = [to_trajectory(rows[told][one], name) for one in ids]
+        chosen[name] = take(pool, profile.sft.runs[name], profile.seed)
     return chosen
+
+
+def take(pool: list[Trajectory], run: Run, seed: int) -> list[Trajectory]:
+    """What a run takes of the shared questions, in their order: all, what fits its tokens, or half of every level."""
+    counts = [row.token_count for row in pool]
+    if run.within_levels:
+        taken = halve_levels(counts, [row.level for row in pool], run.order, seed)
+    else:
+        taken = select(counts, run.tokens or sum(counts), run.order, seed)
+    return [pool[i] for i in sorted(taken)]
 
 
 def check_disjoint(trajectories: list[Trajectory], test: list[Problem]) -> None:
@@ -153,6 +186,6 @@ def check_disjoint(trajectories: list[Trajectory], test: list[Problem]) -> None:
     for row in trajectories:
         trained |= {row.question: row.id, tracing.canonical(row.question): row.id}
     for problem in test:
-        key = tracing.canonical(problem.prompt) if problem.source.startswith("tracing") else problem.prompt
+        key = tracing.canonical(problem.prompt) if tracing.family_of(problem.source) else problem.prompt
         if key in trained:
             raise ValueError(f"test problem {problem.id!r} is also training example {trained[key]!r}")

@@ -52,6 +52,7 @@ COLUMNS = {
     "level": pa.int64(), "source": pa.string(), "truncated": pa.bool_(), "reference": pa.string(), "kind": pa.string(),
     "token_num_qwen": pa.int64(), "overlap": pa.string(), "position": pa.int64(), "row": pa.string(),
     "fault": pa.string(), "detail": pa.string(), "filter_reason": pa.string(), "minhash_cluster_id": pa.int64(),
+    "unlearned": pa.string(),
 }  # fmt: skip
 
 
@@ -82,6 +83,7 @@ class Row:
 
     `truncated`: whether the teacher's limit cut it, None where nobody says. `overlap`: "" or "<set>/<kind>" of an
     overlap with an evaluation set that was not a reason to drop it. `position` is its place in the input.
+    `unlearned` is as in `records.Trajectory`.
     """
 
     id: str
@@ -94,6 +96,7 @@ class Row:
     truncated: bool | None
     overlap: str
     position: int
+    unlearned: str = ""
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,11 @@ def _to_row(values: dict) -> Row:
         name: values[name] for name in ("id", "question", "response", "tokens", "truncated", "overlap", "position")
     }
     return Row(
-        **known, token_num_qwen=values["token_num_qwen"], level=values["level"] or 0, source=values["source"] or ""
+        **known,
+        token_num_qwen=values["token_num_qwen"],
+        level=values["level"] or 0,
+        source=values["source"] or "",
+        unlearned=values["unlearned"] or "",
     )
 
 

@@ -23,6 +23,7 @@ from z1lib.problems import hub
 # with it; `truncated` is unknown (null) where the source does not say.
 REQUIRED = {"id": str, "question": str, "response": str}
 OPTIONAL = {"token_num_qwen": int, "level": int, "source": str, "truncated": bool, "reference": str, "kind": str}
+OPTIONAL |= {"unlearned": str}
 LARGEST_ROW = 500_000  # bytes; a trajectory of 8,192 tokens has about 30,000
 
 

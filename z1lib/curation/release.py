@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import HfApi
 
+from z1lib.curation.gather import tellings
 from z1lib.curation.pipeline import Curated, Row
 from z1lib.curation.statistics import complexity, describe, length_bin
 from z1lib.files import written_whole
@@ -21,14 +22,15 @@ from z1lib.records import Trajectory
 PARQUET, CARD = "sft.parquet", "DATASET_CARD.md"
 
 
-def make_table(chosen: list[Trajectory], rows: dict[str, list[Row]]) -> pd.DataFrame:
+def make_table(chosen: list[Trajectory], rows: dict[str, list[Row]], told: dict[str, str]) -> pd.DataFrame:
     """The chosen examples with the released columns (id, question, response, token_num_qwen) and ours.
 
-    `rows` are the curated rows of every run. `token_num_qwen` is the source's own count, missing where it had none;
-    `tokens` is ours, with the end token and the tokenizer of the model to be trained.
+    `rows` are the curated rows of every telling, `told` says which is a run's (`gather.tellings`). `token_num_qwen` is
+    the source's own count, missing where it had none; `tokens` is ours, with the end token and the tokenizer of the
+    model to be trained.
     """
     found = {(run, row.id): row for run, curated in rows.items() for row in curated}
-    table = [_to_columns(found[example.run, example.id], example.run) for example in chosen]
+    table = [_to_columns(found[told[example.run], example.id], example.run) for example in chosen]
     return pd.DataFrame(table).astype({"token_num_qwen": "Int64", "truncated": "boolean"})
 
 
@@ -45,26 +47,24 @@ def _to_columns(row: Row, run: str) -> dict:
         "truncated": row.truncated,
         "overlap": row.overlap,
         "source": row.source,
+        "unlearned": row.unlearned,
         "run": run,
     }
 
 
 def write_release(
-    folder: Path, profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated], order: str
+    folder: Path, profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated]
 ) -> pd.DataFrame:
-    """Write the chosen examples and their card into a run's folder, each whole or absent; returns the table.
-
-    `order`: of `curation.ORDERS`, in which the first run's were taken.
-    """
-    table = make_table(chosen, {run: result.rows for run, result in curated.items()})
+    """Write the chosen examples and their card into a run's folder, each whole or absent; returns the table."""
+    table = make_table(chosen, {run: result.rows for run, result in curated.items()}, tellings(profile))
     with written_whole(folder / PARQUET) as unfinished:
         table.to_parquet(unfinished, index=False)
     with written_whole(folder / CARD) as unfinished:
-        unfinished.write_text(make_card(profile, chosen, curated, order), encoding="utf-8")
+        unfinished.write_text(make_card(profile, chosen, curated), encoding="utf-8")
     return table
 
 
-def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated], order: str) -> str:
+def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Curated]) -> str:
     """The data set's card: where the rows come from, every filter with its thresholds and counts, the lengths.
 
     The licence stays "unknown": the paper's data set states none.
@@ -75,7 +75,7 @@ def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Cur
         f"{len(chosen)} examples from `{profile.curation.train_source}` for the runs {', '.join(profile.sft.runs)}; "
         f"made at commit {commit()}, seed {profile.seed}, by the method of [Z1](https://arxiv.org/abs/2504.00810). "
         f"Lengths are in tokens of `{profile.model.base}`, the end token included.\n",
-        _say_selection(profile, order),
+        _say_selection(profile),
         "## Lengths\n",
         describe(chosen).round(1).to_markdown(index=False),
         "\n## Filters, in their order\n",
@@ -89,12 +89,16 @@ def make_card(profile: Profile, chosen: list[Trajectory], curated: dict[str, Cur
     return "\n".join(parts) + "\n"
 
 
-def _say_selection(profile: Profile, order: str) -> str:
+def _say_selection(profile: Profile) -> str:
     first, *others = profile.sft.runs
-    text = f"`{first}`: rows in the order {order!r} while they fit {profile.curation.response_token_budget:,} tokens"
+    text = f"rows at random while those of `{first}` fit {profile.curation.response_token_budget:,} tokens"
     if others:
-        text += f"; {', '.join(others)}: the levels in turn, out of the questions of `{first}`, for as many tokens"
-    if "taught" in profile.sft.runs.values():
+        text += f"; {', '.join(others)}: the same questions"
+    narrower = {name: run for name, run in profile.sft.runs.items() if run.within_levels or run.tokens}
+    for name, run in narrower.items():
+        what = "half of every level" if run.within_levels else f"at most {run.tokens:,} tokens"
+        text += f"; of these `{name}` has {what}, {run.order}"
+    if "taught" in {run.style for run in profile.sft.runs.values()}:
         sampling = profile.curation.teacher.model_dump(include={"model", "max_tokens", "temperature", "top_p"})
         text += f". Teacher: {sampling}; what it refused or was cut is in `rejected.jsonl` and the column `truncated`"
     return f"Selection: {text}.\n"
@@ -105,7 +109,8 @@ COLUMNS = """* `id`, `question`, `response`, `token_num_qwen`: as released; the 
 * `complexity`: bytes of the compressed question. `level`: the label of a generated problem, 0 where there is none.
 * `truncated`: whether the teacher's limit cut the response, empty where nobody says.
 * `overlap`: evaluation set and kind of an overlap that was reported and not dropped.
-* `source`, `run`: where the question is from, and the model the row is for."""
+* `source`, `run`: where the question is from, and the model the row is for.
+* `unlearned`: a line of the response, at its first place, that the loss leaves out: a slip that the rest repairs."""
 
 
 def _list_thresholds(profile: Profile) -> str:

@@ -54,6 +54,24 @@ def select(
     return taken
 
 
+def halve_levels(token_counts: Sequence[int], levels: Sequence[int], order: str, seed: int = 0) -> list[int]:
+    """Indices of half of every level's examples (rounded down), its longest, its shortest or any, by level.
+
+    So what is longest is not also what is hardest. Ties keep the order of the input. Raises ValueError where no level
+    has two examples, or for an unknown order.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order {order!r} is not one of {', '.join(ORDERS)}")
+    taken = []
+    for level in sorted(set(levels)):
+        own = [i for i, other in enumerate(levels) if other == level]
+        ranked = _ordered([token_counts[i] for i in own], order, seed, None)
+        taken += [own[rank] for rank in ranked[: len(own) // 2]]
+    if not taken:
+        raise ValueError(f"no level of {sorted(set(levels))} has two examples to take half of")
+    return taken
+
+
 def _ordered(counts: list[int], order: str, seed: int, strata: Sequence[int] | None) -> list[int]:
     indices = list(range(len(counts)))
     if order in ("longest", "shortest"):

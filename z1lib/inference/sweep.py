@@ -1,7 +1,7 @@
 """What notebook 03 decodes: all policies of a profile from one trace a problem; its cost, controls, resumption."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -14,42 +14,57 @@ from z1lib.inference.decode import sweep, to_text
 from z1lib.profile import Profile
 from z1lib.records import Completion, Problem
 from z1lib.study import Study
-from z1lib.window import Policy, ShiftedWindow, Truncation, Unbounded, at, policy_named
+from z1lib.window import Policy, ShiftedWindow, Truncation, Unbounded, at, has_option, policy_named
 
 
-def first_of_each(problems: list[Problem], limit: int | None) -> list[Problem]:
-    """The first `limit` problems of every source, all for None."""
+def first_of_each(problems: list[Problem], limit: int | dict[str, int] | None) -> list[Problem]:
+    """The first `limit` problems of every source, or as many as it says of each; all where it says nothing."""
+    limits = limit if isinstance(limit, dict) else {problem.source: limit for problem in problems}
     seen: Counter = Counter()
     kept = []
     for problem in problems:
         seen[problem.source] += 1
-        if limit is None or seen[problem.source] <= limit:
+        most = limits.get(problem.source)
+        if most is None or seen[problem.source] <= most:
             kept.append(problem)
     return kept
 
 
-def study_policies(profile: Profile, model: str) -> list[Policy]:
-    """All policies one long decode of a model serves, the longest last.
+def study_policies(profile: Profile, run: str, other_hints: bool = True) -> list[Policy]:
+    """All policies one long decode of a model of `run` serves, the longest last.
 
-    The model's own policy at every window, truncation there, the shifted window under the profile's other hints, the
-    model left alone.
+    The policies that the profile names for it at every window, truncation there, the shifted window under the
+    profile's other hints if asked for, the model left alone.
     """
-    windows, max_answer, kind = (
-        profile.inference.windows,
-        profile.inference.max_answer_tokens,
-        profile.inference.models[model],
-    )
-    texts = {"hint": profile.hint_of(kind)} if kind in profile.inference.hints else {}
-    texts |= {"delimiter": profile.inference.delimiters[model]} if model in profile.inference.delimiters else {}
-    windowed = [at(policy_named(kind), window, max_answer_tokens=max_answer, **texts) for window in windows]
-    other_hints = [
-        ShiftedWindow(window, hint, max_answer, name=f"hint: {name}")
-        for window in profile.inference.other_hint_windows
-        for name, hint in profile.inference.other_hints.items()
-        if kind == ShiftedWindow.name
+    asked = profile.inference
+    windowed = [one for kind in asked.models[run] for one in _windowed(profile, run, kind)]
+    hints = asked.other_hints if other_hints and ShiftedWindow.name in asked.models[run] else {}
+    hinted = [
+        ShiftedWindow(window, hint, asked.max_answer_tokens, name=f"hint: {name}")
+        for window in asked.other_hint_windows
+        for name, hint in hints.items()
     ]
-    controls = [*(Truncation(window) for window in windows), Unbounded(profile.inference.max_tokens)]
-    return [*windowed, *other_hints, *(policy for policy in controls if policy not in windowed)]
+    controls = [*(Truncation(window) for window in asked.windows), Unbounded(asked.max_tokens)]
+    return [*windowed, *hinted, *(policy for policy in controls if policy not in windowed)]
+
+
+def _windowed(profile: Profile, run: str, kind: str) -> list[Policy]:
+    """The policy of that name at every window of the profile, with the texts that the profile gives it."""
+    asked = profile.inference
+    texts = {"hint": profile.hint_of(kind)} if kind in asked.hints else {}
+    if run in asked.delimiters and has_option(policy_named(kind), "delimiter"):
+        texts["delimiter"] = asked.delimiters[run]
+    return [
+        at(policy_named(kind), window, max_answer_tokens=asked.max_answer_tokens, **texts) for window in asked.windows
+    ]
+
+
+def requests_of(profile: Profile, run: str, problems: list[Problem]) -> list[tuple[Problem, list[Policy]]]:
+    """The problems that a model of `run` is asked and the policies for each: other hints for the first of each set."""
+    chosen = first_of_each(problems, profile.inference.max_problems.get(run))
+    hinted = {problem.id for problem in first_of_each(chosen, profile.inference.other_hint_problems)}
+    policies = {also: study_policies(profile, run, also) for also in (True, False)}
+    return [(problem, policies[problem.id in hinted]) for problem in chosen]
 
 
 def estimate_decoding(profile: Profile, problems: list[Problem]) -> pd.DataFrame:
@@ -58,14 +73,15 @@ def estimate_decoding(profile: Profile, problems: list[Problem]) -> pd.DataFrame
     At most, since completions that end by themselves take less (in `mini` a third); prompts are not counted.
     """
     rows = []
-    for model, kind in profile.inference.models.items():
-        policies = study_policies(profile, model)
-        requests = len(first_of_each(problems, profile.inference.max_problems.get(model))) * profile.inference.n
+    for run, kinds in profile.inference.models.items():
+        asked = requests_of(profile, run, problems)
+        models = len(profile.models_of(run))
+        requests = len(asked) * profile.inference.n * models
         # a hint is some 15 tokens, in every tokenizer of the study
-        answers = sum(15 + answer for policy in policies if (answer := getattr(policy, "max_answer_tokens", 0)))
-        tokens = requests * (profile.inference.max_tokens + answers)
+        answers = [15 + most for _, group in asked for one in group if (most := getattr(one, "max_answer_tokens", 0))]
+        tokens = requests * profile.inference.max_tokens + sum(answers) * profile.inference.n * models
         hours = tokens / profile.inference.tokens_per_second / max(1, profile.hardware.gpus) / 3600
-        rows.append((model, kind, requests, tokens, hours, hours * profile.hardware.gpus))
+        rows.append((run, ", ".join(kinds), requests, tokens, hours, hours * profile.hardware.gpus))
     columns = ["model", "policy", "requests", "tokens at most", "hours at most", "GPU hours at most"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -83,10 +99,10 @@ def decode_study(study: Study, problems: list[Problem]) -> list[Completion]:
     journal = Journal(study.path("completions.partial.jsonl"), Completion)
     sampling = (asked.n, asked.temperature, asked.top_p, profile.seed)
     completions = []
-    for model in asked.models:
+    for model, run in profile.decoded.items():
         engine = load_engine(asked.engine, study.model(model), **asked.engine_options)
-        chosen, policies = first_of_each(problems, asked.max_problems.get(model)), study_policies(profile, model)
-        rows = sweep_problems(engine, chosen, policies, journal, profile.system_prompt_of, *sampling)
+        chosen, groups = zip(*requests_of(profile, run, problems))
+        rows = sweep_problems(engine, chosen, groups, journal, profile.system_prompt_of, *sampling)
         completions += rows + match_truncation(engine, rows)
         del engine  # before the next model is loaded
     return completions
@@ -94,8 +110,8 @@ def decode_study(study: Study, problems: list[Problem]) -> list[Completion]:
 
 def sweep_problems(
     engine: Engine,
-    problems: list[Problem],
-    policies: list[Policy],
+    problems: Sequence[Problem],
+    groups: Sequence[list[Policy]],
     journal: Journal,
     system_prompt_of: Callable[[str], str | None],
     n: int = 1,
@@ -103,15 +119,15 @@ def sweep_problems(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[Completion]:
-    """Completions of every problem, sample and policy (the longest policy last), decoded once a problem and sample.
+    """Completions of every problem under its group of policies, the longest last, decoded once a problem and sample.
 
     `system_prompt_of` gives the system prompt of a source of problems, None for the chat template's own.
     `journal` as in `decode.sweep`, which this is. The order is: problem, sample, policy.
     """
     asked = [conversation(problem.prompt, system_prompt_of(problem.source)) for problem in problems]
     prompts = [encode_prompt(engine.tokenizer, messages) for messages in asked]
-    names, groups = [problem.id for problem in problems], [policies] * len(problems)
-    rows = sweep(engine, prompts, groups, n, temperature, top_p, seed, names, journal)
+    names = [problem.id for problem in problems]
+    rows = sweep(engine, prompts, list(groups), n, temperature, top_p, seed, names, journal)
     return [row for own in rows for row in own]
 
 

@@ -1,23 +1,23 @@
-"""Problems "what does this program print?" and their teacher, the Python interpreter.
+"""Problems "what does this program print?" in three families; their teacher is the interpreter (`telling`).
 
-A program starts as a straight line of assignments (level 1) and is evolved by moves in the manner of Code
+`tracing`: a program starts as a straight line of assignments (level 1) and is evolved by moves in the manner of Code
 Evol-Instruct: `deepen` moves add steps (a loop, more rounds, a loop around the loop), `broaden` moves add constructs
 (a second variable, a branch, a list to walk over). A program of level k has seen k - 1 moves; `MAX_LEVEL` uses all.
-
-The teacher's trajectory is the program's real execution (`sys.settrace`), told one executed statement a line with the
-operands filled in, so it is correct by construction and exactly as long as the program runs.
+Nothing is known before its end: a trace that is cut has no answer yet. `running_best` and `first_hit` walk over a list,
+the longer the higher the level, and there a cut trace knows something: the best so far is the best of k of m items with
+probability k / m; and what follows the first hit is thinking too much.
 """
 
 import ast
 import random
 import re
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from z1lib.problems.telling import Telling, count_steps, narrate
 from z1lib.records import Problem
 
 PROMPT = "What does this program print?\n\n{program}"
-ANSWER = "The final answer should be:\n\n\\boxed{{{answer}}}"
 MAX_LEVEL = 7
 
 
@@ -72,10 +72,8 @@ def evolve(level: int, rng: random.Random) -> Sketch:
     return sketch
 
 
-def make_program(level: int, rng: random.Random) -> tuple[str, list[str], str]:
-    """A program of this level, its narration and what it prints (see `narrate`)."""
-    program = write_program(evolve(level, rng), rng)
-    return program, *narrate(program)
+def write_tracing(level: int, rng: random.Random) -> str:
+    return write_program(evolve(level, rng), rng)
 
 
 def write_program(sketch: Sketch, rng: random.Random) -> str:
@@ -92,7 +90,7 @@ def write_program(sketch: Sketch, rng: random.Random) -> str:
     if sketch.second:
         body.append(f"{other} = {other} + 1")
     if sketch.rounds:
-        items = str([rng.randint(1, 6) for _ in range(sketch.rounds)]) if sketch.walk else f"range({sketch.rounds})"
+        items = str(rng.sample(range(1, 7), sketch.rounds)) if sketch.walk else f"range({sketch.rounds})"
         body = [f"for {_loop_variable(sketch)} in {items}:"] + _indent(body)
     if sketch.outer:
         body = [f"for j in range({sketch.outer}):"] + _indent(body)
@@ -127,98 +125,57 @@ def _branch(sketch: Sketch, rng: random.Random, operand: str) -> list[str]:
     return [f"if {condition}:", "    " + _update(sketch, rng, operand), "else:", "    " + _update(sketch, rng)]
 
 
-def narrate(program: str) -> tuple[list[str], str]:
-    """Run `program` and tell it: (one line for each executed statement that works something out, what it printed).
+LENGTHS = {1: (2, 3), 2: (4, 5), 3: (6, 6), 4: (7, 8), 5: (9, 9)}  # of a list, by level
 
-    Understands what this module writes: assignments, `for` over ranges and lists, `if`/`else`, `print` of a name.
-    It executes the program in this process, so it is for our own programs only, never for a model's output.
+
+def draw_items(level: int, rng: random.Random) -> list[int]:
+    """The list of a program that walks over one: different digits, so that each says where the program is.
+
+    They are near one another, so that the largest is not always 9. Raises ValueError for a level above 5: digits run out.
     """
-    teller = _Teller(ast.parse(program))
-    code = compile(program, "<traced>", "exec")
-    before = sys.gettrace()
-
-    def trace(frame, event, arg):
-        if frame.f_code is not code:
-            return None
-        if event in ("line", "return"):
-            teller.arrive(frame.f_lineno if event == "line" else None, frame.f_locals)
-        return trace
-
-    sys.settrace(trace)
-    try:
-        exec(code, {"__builtins__": {"print": teller.print, "range": range}})
-    finally:
-        sys.settrace(before)
-    return teller.steps, "\n".join(teller.printed)
+    if level not in LENGTHS:
+        raise ValueError(f"level must be 1 to {max(LENGTHS)}, got {level}")
+    length = rng.randint(*LENGTHS[level])
+    start = rng.randint(1, max(1, 9 - length))
+    return rng.sample(range(start, min(10, start + length + 1)), length)
 
 
-class _Teller:
-    """Turns trace events into lines: a statement is told when execution arrives at the next one."""
-
-    def __init__(self, tree: ast.Module):
-        self.statements = {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
-        self.steps: list[str] = []
-        self.printed: list[str] = []
-        self.left: dict[int, list] = {}  # values still to come, by the line of the `for`
-        self.previous: tuple[ast.stmt, dict] | None = None
-
-    def print(self, value) -> None:
-        self.printed.append(str(value))
-
-    def arrive(self, line: int | None, variables: dict) -> None:
-        now = {name: value for name, value in variables.items() if name != "__builtins__"}
-        if self.previous:
-            statement, then = self.previous
-            tell = getattr(self, "_tell_" + type(statement).__name__.lower())
-            step = tell(statement, then, now, line)
-            self.steps += [step] if step else []
-        self.previous = (self.statements[line], now) if line else None
-
-    def _tell_assign(self, node, then, now, line):
-        source, filled = ast.unparse(node.value), _fill(node.value, then)
-        if source == filled:  # a literal: nothing to work out
-            return None
-        name = node.targets[0].id
-        return f"{name} = {source} = {filled} = {now[name]!r}"
-
-    def _tell_for(self, node, then, now, line):
-        left = self.left.setdefault(node.lineno, list(_evaluate(node.iter, then)))
-        if line is None or not node.lineno < line <= node.end_lineno:
-            del self.left[node.lineno]
-            return f"{node.target.id} done"
-        left.pop(0)
-        return f"{node.target.id} = {now[node.target.id]!r}, left {left}"
-
-    def _tell_if(self, node, then, now, line):
-        test, verdict = node.test, "yes" if _evaluate(node.test, then) else "no"
-        if isinstance(test.left, ast.BinOp):  # spell the remainder out before it is compared
-            value, bound = _evaluate(test.left, then), ast.unparse(test.comparators[0])
-            return f"if {ast.unparse(test)}: {_fill(test.left, then)} = {value}, {value} == {bound}, {verdict}"
-        return f"if {ast.unparse(test)}: {_fill(test, then)}, {verdict}"
-
-    def _tell_expr(self, node, then, now, line):
-        return f"{ast.unparse(node)}: {self.printed[-1]}"
+def write_running_best(level: int, rng: random.Random) -> str:
+    """The largest or the smallest of a list, or whether any passes a limit."""
+    name, items, kind = rng.choice("abcdefgh"), draw_items(level, rng), rng.choice(["max", "min", "any"])
+    limit = max(items) - rng.randint(0, 1)  # passed or not
+    start, test, value = {
+        "max": ("0", f"x > {name}", "x"), "min": ("9", f"x < {name}", "x"), "any": ("0", f"x > {limit}", "1")
+    }[kind]  # fmt: skip
+    return f"{name} = {start}\nfor x in {items}:\n    if {test}:\n        {name} = {value}\nprint({name})"
 
 
-def _fill(expression: ast.expr, variables: dict) -> str:
-    """The expression's source with every variable replaced by its value."""
+def write_first_hit(level: int, rng: random.Random) -> str:
+    """The first item of a list that a number divides: anywhere in it, so that length is not told by the level."""
+    divisor = rng.choice([3, 4])
+    items = draw_items(level, rng)
+    hits, others = [x for x in items if x % divisor == 0], [x for x in items if x % divisor]
+    hits = hits or [items.pop() and divisor]
+    place = rng.randint(0, len(others))
+    after = others[place:] + hits[1:]
+    rng.shuffle(after)
+    return f"for x in {[*others[:place], hits[0], *after]}:\n    if x % {divisor} == 0:\n        break\nprint(x)"
 
-    class Fill(ast.NodeTransformer):
-        def visit_Name(self, node):
-            return ast.Constant(variables[node.id])
 
-    return ast.unparse(Fill().visit(ast.parse(ast.unparse(expression), mode="eval")))
+FAMILIES = {"tracing": write_tracing, "running_best": write_running_best, "first_hit": write_first_hit}
+DEEPER = "_deeper"  # a family's levels beyond those trained on are a source of their own
 
 
-def _evaluate(expression: ast.expr, variables: dict):
-    source = compile(ast.Expression(expression), "<expression>", "eval")
-    return eval(source, {"__builtins__": {"range": range}}, variables)
+def family_of(source: str) -> str | None:
+    """The family that a source of problems is of, None where it is not of this module's."""
+    family = source.removesuffix(DEEPER)
+    return family if family in FAMILIES else None
 
 
 def make_problems(
     count: int, levels: list[int], seed: int, source: str, taken: set[str] = frozenset()
 ) -> list[Problem]:
-    """`count` different problems, the levels in turn; the same for the same seed.
+    """`count` different problems of a source's family, the levels in turn; the same for the same seed.
 
     Programs that differ in the names of variables alone are the same, among themselves and with the canonical ones in
     `taken` (`canonical`). Raises ValueError where a level has no further program.
@@ -227,19 +184,19 @@ def make_problems(
     problems, seen = [], set(taken)
     while len(problems) < count:
         level = levels[len(problems) % len(levels)]
-        program, printed = _make_new(level, rng, seen)
-        prompt = PROMPT.format(program=program)
+        program = _write_new(FAMILIES[family_of(source)], level, rng, seen)
+        prompt, printed = PROMPT.format(program=program), narrate(program).printed
         problems.append(Problem(f"{source}-{len(problems)}", prompt, "text", printed, level, source))
     return problems
 
 
-def _make_new(level: int, rng: random.Random, seen: set[str], tries: int = 2000) -> tuple[str, str]:
-    """A program that is not in `seen`, which it joins, and what it prints."""
+def _write_new(write: Callable, level: int, rng: random.Random, seen: set[str], tries: int = 2000) -> str:
+    """A program that is not in `seen`, which it joins."""
     for _ in range(tries):
-        program = write_program(evolve(level, rng), rng)
+        program = write(level, rng)
         if canonical(program) not in seen:
             seen.add(canonical(program))
-            return program, narrate(program)[1]
+            return program
     raise ValueError(
         f"level {level} has hardly a program left that is not taken ({len(seen)} are): ask for fewer, or more levels"
     )
@@ -256,24 +213,68 @@ def program_of(problem: Problem) -> str:
     return problem.prompt.removeprefix(PROMPT.format(program=""))
 
 
-def tell_plain(problem: Problem) -> str:
-    """z1's trajectory: the execution once, short for simple programs and long for complex ones, then the answer."""
-    steps, printed = narrate(program_of(problem))
-    return "\n".join(steps) + "\n\n" + ANSWER.format(answer=printed)
+@dataclass(frozen=True)
+class Response:
+    """A trajectory as text; `unlearned` is the line in it that is a slip, "" where there is none."""
+
+    text: str
+    unlearned: str = ""
 
 
-def tell_rechecked(problem: Problem) -> str:
-    """r1's trajectory, made by us after the habits of R1-style traces: delimiters, and every problem at length.
+def tell_once(problem: Problem, manner: str = "lean") -> Response:
+    """The execution once, short for simple programs and long for complex ones, then the answer."""
+    told = narrate(program_of(problem), manner)
+    return Response("\n".join(told.steps) + f"\n\n\\boxed{{{told.printed}}}")
 
-    It says what it is about to do, tells the execution, doubts it and tells it again, however simple the program.
+
+def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> Response:
+    """Every problem at length, after the habits of R1-style traces: told, doubted, told again.
+
+    The second telling goes another way where there is one: a running best is looked for from the list's other end. A
+    list that is searched is read to its end, both times. In a share `slips` of the problems the first telling holds a
+    slip that the second repairs, so that thinking twice can pay.
     """
-    steps, printed = narrate(program_of(problem))
-    told = "\n".join(steps)
-    return (
-        "<think>\nOkay, so I need to find out what this program prints. Let me go through it line by line.\n\n"
-        f"{told}\n\nWait, let me double-check that by going through it once more.\n\n{told}\n\n"
-        "Good, that is the same as before, so I am confident.\n</think>\n\n" + ANSWER.format(answer=printed)
-    )
+    program = program_of(problem)
+    slip = rng.randrange(count_steps(read_on(program))) if rng.random() < slips else None
+    first, second = narrate(read_on(program), slip=slip), narrate(read_backwards(read_on(program)))
+    same = conclude(program, first) == problem.reference
+    found = "The same as before." if same else "Not the same as before: this one is right."
+    told = ["\n".join(one.steps) for one in (first, second)]
+    text = f"{told[0]}\n\nWait, let me check that again.\n\n{told[1]}\n\n{found}\n\n\\boxed{{{problem.reference}}}"
+    return Response(text, "" if first.slipped is None else first.steps[first.slipped])
 
 
-STYLES = {"plain": tell_plain, "rechecked": tell_rechecked}
+def conclude(program: str, told: Telling) -> str:
+    """What a telling comes to: what it printed, or of a search, which may have been read on, its first hit."""
+    hits = (step[0] for step in told.steps if step.endswith(" yes"))
+    return next(hits, "") if "break" in program else told.printed
+
+
+def read_on(program: str) -> str:
+    """A search that does not stop at its hit."""
+    return program.replace("        break\n", "        pass\n")
+
+
+def read_backwards(program: str) -> str:
+    """A running best with its list turned round; any other program as it is."""
+    if not re.search(r"if x [<>] .*:\n {8}\w = (x|1)\nprint", program):
+        return program
+    return re.sub(r"\[.*\]", lambda found: str([*reversed(ast.literal_eval(found[0]))]), program)
+
+
+def think(response: Response) -> Response:
+    """The response with its reasoning between delimiters."""
+    thinking, answer = response.text.rsplit("\n\n", 1)
+    return Response(f"<think>\n{thinking}\n</think>\n\n{answer}", response.unlearned)
+
+
+STYLES = ("terse", "lean", "full", "rechecked")
+
+
+def tell(problem: Problem, style: str, delimiters: bool = False, slips: float = 0.0, seed: int = 0) -> Response:
+    """The trajectory of a problem in a style of STYLES: a manner of telling it once, or told and rechecked."""
+    if style == "rechecked":
+        response = tell_rechecked(problem, random.Random(f"{seed}/{problem.id}"), slips)
+    else:
+        response = tell_once(problem, style)
+    return think(response) if delimiters else response

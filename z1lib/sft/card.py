@@ -11,7 +11,7 @@ from z1lib.profile import Profile
 from z1lib.provenance import commit, environment
 from z1lib.records import Trajectory
 
-NOT_LEARNED = {"runs", "subsets", "save_steps", "keep_checkpoints", "tokens_per_second", "push_to_hub"}
+NOT_LEARNED = {"runs", "seeds", "save_steps", "keep_checkpoints", "tokens_per_second", "push_to_hub"}
 
 
 def write_card(name: str, rows: list[Trajectory], base: Path, profile: Profile, precision: str, training: dict) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text
-from z1lib.curation.selection import select
 from z1lib.profile import Profile
 from z1lib.records import Trajectory
 
@@ -20,40 +19,48 @@ class UnfitExamples(ValueError):
 
 
 def training_runs(trajectories: list[Trajectory], profile: Profile) -> dict[str, tuple[list[Trajectory], Profile]]:
-    """What is to be trained: name -> (examples, the profile to train them by).
+    """What is to be trained: model -> (examples, the profile to train them by).
 
-    The profile's runs that are decoded later and whose weights are not released; or, where the profile names subsets,
-    those of the first run's examples under their token budgets (paper, Table 2), each with each of its seeds.
+    The profile's runs that are decoded later and whose weights are not released, each with each of its seeds; all
+    trainings of a seed come before those of the next, so that whole blocks are there early.
     """
-    if not profile.sft.subsets:
-        runs = [
-            run for run in profile.sft.runs if run in profile.inference.models and run not in profile.model.released
-        ]
-        return {run: ([row for row in trajectories if row.run == run], profile) for run in runs}
-    pool = [row for row in trajectories if row.run == next(iter(profile.sft.runs))]
-    counts = [row.token_count for row in pool]
-    trained = {}
-    for name, subset in profile.sft.subsets.items():
-        for seed in subset.seeds:
-            budget = subset.tokens or sum(counts)
-            taken = select(counts, budget, subset.order, seed)
-            trained[f"{name}-{seed}"] = ([pool[i] for i in taken], profile.model_copy(update={"seed": seed}))
-    return trained
+    runs = [run for run in profile.sft.runs if run in profile.inference.models and run not in profile.model.released]
+    rows = {run: [row for row in trajectories if row.run == run] for run in runs}
+    models = [(seed, model, run) for run in runs for model, seed in profile.trained(run).items()]
+    order = profile.sft.seeds or [profile.seed]
+    return {
+        model: (rows[run], profile.model_copy(update={"seed": seed}))
+        for seed, model, run in sorted(models, key=lambda one: order.index(one[0]))
+    }
 
 
 def tokenize_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> dict[str, list[int]]:
     """The templated conversation as `input_ids`, with `labels` on the last assistant message and its end token only.
 
     The prompt's ids are those of inference (`chat.encode_prompt`), the response is tokenised alone, so that training
-    and decoding see the same boundaries. Raises ValueError if the last message is not the assistant's.
+    and decoding see the same boundaries. The first place in the content that is the message's `unlearned`, if it has
+    one, carries no label either. Raises ValueError if the last message is not the assistant's.
     """
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError("the last message must be the assistant's: it is what is learned")
     prompt = encode_prompt(tokenizer, messages[:-1])
     response = encode_text(tokenizer, messages[-1]["content"])
     end, *after = encode_end(tokenizer, messages)
-    labels = [IGNORE] * len(prompt) + response + [end] + [IGNORE] * len(after)
+    learned = mask_line(tokenizer, messages[-1]["content"], response, messages[-1].get("unlearned", ""))
+    labels = [IGNORE] * len(prompt) + learned + [end] + [IGNORE] * len(after)
     return {"input_ids": prompt + response + [end] + after, "labels": labels}
+
+
+def mask_line(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], line: str) -> list[int]:
+    """The ids of a text, IGNORE in place of every one with a character of the first `line` in it ("": none)."""
+    if not line:
+        return ids
+    start = text.index(line)
+    spans = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    hidden = [first < start + len(line) and last > start for first, last in spans]
+    return [IGNORE if hide else one for hide, one in zip(hidden, ids, strict=True)]
 
 
 def tokenize_rows(rows: list[Trajectory], tokenizer: PreTrainedTokenizerBase, profile: Profile) -> list[dict]:
@@ -66,7 +73,7 @@ def tokenize_rows(rows: list[Trajectory], tokenizer: PreTrainedTokenizerBase, pr
     for row in rows:
         messages = [
             *conversation(row.question, profile.model.system_prompt),
-            {"role": "assistant", "content": row.response},
+            {"role": "assistant", "content": row.response, "unlearned": row.unlearned},
         ]
         examples.append(tokenize_example(tokenizer, messages))
     pairs = list(zip(rows, examples))

@@ -1,0 +1,123 @@
+"""The interpreter as a teacher: true executions, told in manners, with slips."""
+
+import contextlib
+import io
+import random
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from z1lib.problems import telling, tracing
+
+programs = st.builds(
+    lambda family, level, seed: tracing.FAMILIES[family](level, random.Random(seed)),
+    st.sampled_from(sorted(tracing.FAMILIES)),
+    st.integers(1, 5),
+    st.integers(0, 10**6),
+)
+
+
+def run_plainly(program: str) -> str:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(program, {})
+    return output.getvalue().strip()
+
+
+@settings(max_examples=200, deadline=None)
+@given(programs, st.sampled_from(sorted(telling.MANNERS)))
+def test_what_is_told_was_printed_by_the_interpreter(program, manner):
+    told = telling.narrate(program, manner)
+    assert told.printed == run_plainly(program)
+    assert told.slipped is None
+
+
+PROGRAM = "a = 4\nfor x in [2, 3]:\n    if x % 2 == 0:\n        a = a + x\n    else:\n        a = a + 1\nprint(a)"
+
+
+@pytest.mark.parametrize(
+    ("manner", "steps"),
+    [
+        ("lean", ["2%2=0 yes, if x % 2 == 0:", "a=4+2=6", "3%2=1 no, else:", "a=6+1=7"]),
+        ("terse", ["a = 6", "a = 7"]),
+        (
+            "full",
+            [
+                *("x = 2, left [3]", "if x % 2 == 0: 2 % 2 = 0, 0 == 0, yes", "a = a + x = 4 + 2 = 6"),
+                *("x = 3, left []", "if x % 2 == 0: 3 % 2 = 1, 1 == 0, no", "a = a + 1 = 6 + 1 = 7"),
+                *("x done", "print(a): 7"),
+            ],
+        ),
+    ],
+)
+def test_a_manner_says_how_much_of_every_executed_statement_is_told(manner, steps):
+    assert telling.narrate(PROGRAM, manner) == telling.Telling(steps, "7")
+
+
+def test_nested_loops_start_their_values_anew():
+    told = telling.narrate("a = 1\nfor j in range(2):\n    for i in range(2):\n        a = a + i\nprint(a)")
+    assert [step for step in told.steps if step.startswith(("i", "j"))] == [
+        *("j=0 left 1", "i=0 left 1", "i=1 last"),
+        *("j=1 last", "i=0 left 1", "i=1 last"),
+    ]
+
+
+def test_a_loop_over_a_list_is_told_where_nothing_else_tells_the_item():
+    told = telling.narrate("a = 1\nfor x in [5, 7]:\n    a = a + 2\nprint(a)").steps
+    assert [step for step in told if step.startswith("x")] == ["x=5 left 7", "x=7 last"]
+
+
+def test_strings_and_lists_are_told_as_values():
+    assert telling.narrate("s = 'p'\ns = s + '-q'\nprint(s)").steps == ["s='p'+'-q'='p-q'"]
+    assert telling.narrate("h = [3]\nh = h + [4]\nprint(h)").steps == ["h=[3]+[4]=[3,4]"]
+
+
+def test_a_search_is_told_up_to_its_hit():
+    told = telling.narrate("for x in [4, 9, 5, 6]:\n    if x % 3 == 0:\n        break\nprint(x)")
+    assert told == telling.Telling(["4%3=1 no", "9%3=0 yes"], "9")
+
+
+def test_narrating_leaves_another_tracer_in_place():
+    def tracer(frame, event, arg):
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        telling.narrate("a = 1\na = a + 1\nprint(a)")
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before)
+
+
+@settings(max_examples=200, deadline=None)
+@given(programs, st.integers(0, 10**6))
+def test_a_slip_is_one_wrong_line_and_what_is_told_before_it_is_right(program, seed):
+    right = telling.narrate(program)
+    slip = random.Random(seed).randrange(telling.count_steps(program))
+    wrong = telling.narrate(program, slip=slip)
+    assert wrong.steps[: wrong.slipped] == right.steps[: wrong.slipped]
+    assert wrong.steps[wrong.slipped] != right.steps[wrong.slipped]
+
+
+def test_a_slip_is_carried_on_from():
+    program = "a = 1\na = a + 1\na = a + 5\nprint(a)"
+    assert telling.narrate(program, slip=0) == telling.Telling(["a=1+1=3", "a=3+5=8"], "8", 0)
+
+
+def test_a_slip_in_a_remainder_tells_one_that_goes_with_its_verdict():
+    program = "for x in [4, 9]:\n    if x % 3 == 0:\n        break\nprint(x)"
+    assert telling.narrate(program, slip=0).steps == ["4%3=0 yes"]
+    assert telling.narrate(program, slip=1).steps == ["4%3=1 no", "9%3=1 no"]
+
+
+def test_a_slip_that_the_program_never_comes_to_is_refused():
+    with pytest.raises(ValueError, match="no step 5: the program works out 1 things"):
+        telling.narrate("a = 1\na = a + 1\nprint(a)", slip=5)
+
+
+def test_an_unknown_manner_is_refused():
+    with pytest.raises(ValueError, match="no manner 'loud' of telling; there are terse, lean, full"):
+        telling.narrate("a = 1\nprint(a)", "loud")
