@@ -155,10 +155,12 @@ class _Lean:
             del self.left[node.lineno]
             return self.tell_done(node.target.id)
         left.pop(0)
-        return self.tell_round(node.target.id, now[node.target.id], left)
+        return self.tell_round(node, now[node.target.id], left)
 
-    def tell_round(self, name, value, left):
-        return f"{name}={value} left {','.join(map(str, left))}" if left else f"{name}={value} last"
+    def tell_round(self, node, value, left):
+        if isinstance(node.iter, ast.List):
+            return f"{node.target.id}={value} left {','.join(map(str, left))}" if left else f"{node.target.id}={value} last"
+        return f"{node.target.id}={value} of {ast.unparse(node.iter.args[0])}"
 
     def tell_done(self, name):
         """Nothing: the last round was called that."""
@@ -170,10 +172,13 @@ class _Lean:
         return f"{told}, if {ast.unparse(node.test)}:" if self.verdict else f"{told}, else:"
 
     def tell_test(self, test, then):
-        """The comparison with its values; a remainder, which is compared with 0, with its own."""
+        """The remainder, which is compared with 0; of a comparison the difference, which is above 0 where it holds."""
         if isinstance(test.left, ast.BinOp):
             return f"{fill(test.left, then)}={self.remainder(test, then)}"
-        return fill(test, then)
+        sides = [evaluate(side, then) for side in (test.left, test.comparators[0])]
+        more, less = sides if isinstance(test.ops[0], ast.Gt) else sides[::-1]
+        difference = more - less if (more > less) == self.verdict else less - more + (more == less)
+        return f"{more}-{less}={difference}"
 
     def remainder(self, test, then) -> int:
         """The remainder that goes with the verdict, which may be a slip."""
@@ -193,8 +198,8 @@ class _Full(_Lean):
 
     tell_for = _Lean.tell_rounds
 
-    def tell_round(self, name, value, left):
-        return f"{name} = {value}, left {left}"
+    def tell_round(self, node, value, left):
+        return f"{node.target.id} = {value}, left {left}"
 
     def tell_done(self, name):
         return f"{name} done"

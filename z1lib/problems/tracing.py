@@ -82,7 +82,7 @@ def write_program(sketch: Sketch, rng: random.Random) -> str:
     Numbers are small and only grow: carries and signs are hard for a model of 135M parameters, and not what is studied.
     """
     name, other = sketch.names
-    start = {"int": str(rng.randint(1, 9)), "str": repr(rng.choice("pqrst")), "list": f"[{rng.randint(1, 9)}]"}
+    start = {"int": str(rng.randint(1, 6)), "str": repr(rng.choice("pqrst")), "list": f"[{rng.randint(1, 9)}]"}
     lines = [f"{name} = {start[sketch.kind]}"] + [_update(sketch, rng) for _ in range(sketch.straight)]
     lines += [f"{other} = {rng.randint(1, 3)}"] * sketch.second
     operand = other if sketch.second else ""
@@ -90,7 +90,7 @@ def write_program(sketch: Sketch, rng: random.Random) -> str:
     if sketch.second:
         body.append(f"{other} = {other} + 1")
     if sketch.rounds:
-        items = str(rng.sample(range(1, 7), sketch.rounds)) if sketch.walk else f"range({sketch.rounds})"
+        items = str(rng.sample(range(1, 6), sketch.rounds)) if sketch.walk else f"range({sketch.rounds})"
         body = [f"for {_loop_variable(sketch)} in {items}:"] + _indent(body)
     if sketch.outer:
         body = [f"for j in range({sketch.outer}):"] + _indent(body)
@@ -111,7 +111,7 @@ def _update(sketch: Sketch, rng: random.Random, operand: str = "") -> str:
     if sketch.kind == "str":
         return f"{name} = {name} + '-{rng.choice('pqrst')}'"
     if not operand:
-        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 4))
+        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 3))
     if sketch.kind == "list":
         return f"{name} = {name} + [{operand}]"
     return f"{name} = {name} + {operand}"
@@ -129,7 +129,7 @@ LENGTHS = {1: (2, 3), 2: (4, 5), 3: (6, 6), 4: (7, 8), 5: (9, 9)}  # of a list, 
 
 
 def draw_items(level: int, rng: random.Random) -> list[int]:
-    """The list of a program that walks over one: different digits, so that each says where the program is.
+    """The list of a program that walks over one: each of its digits once, which says where it is.
 
     They are near one another, so that the largest is not always 9. Raises ValueError for a level above 5: digits run out.
     """
