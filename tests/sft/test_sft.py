@@ -20,7 +20,7 @@ from z1lib.chat import conversation, encode_prompt
 from z1lib.models import fingerprint, make_random_model
 from z1lib.profile import load_profile
 from z1lib.records import Trajectory
-from z1lib.sft import attention, card, data, progress, train
+from z1lib.sft import attention, card, data, loss, progress, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -231,6 +231,22 @@ def test_short_examples_in_bfloat16_are_trained_with_plain_attention_on_a_cpu(
         monkeypatch.setattr(attention, name, note)
     train.make_trainer(rows(6), tiny_model, tmp_path, profile).train()
     assert {name == "attend_plainly" for name in taken} == plain
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.005)])
+@pytest.mark.parametrize("tokens", [1, loss.CHUNK, 3 * loss.CHUNK + 5])
+def test_the_loss_a_few_tokens_at_a_time_is_the_cross_entropy(tokens, dtype, tolerance):
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(tokens, 300)).to(dtype).requires_grad_()
+    labels = torch.randint(300, (tokens,))
+    found, expected = (
+        loss.SummedLoss.apply(logits, labels),
+        torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum"),
+    )
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    [a], [b] = (torch.autograd.grad(each / 7, logits) for each in (found, expected))
+    assert a.dtype == dtype
+    assert (a - b).norm() <= tolerance * b.norm()
 
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

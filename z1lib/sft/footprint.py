@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from z1lib.hardware import device_memory, say_smaller
 from z1lib.profile import Profile
-from z1lib.sft.attention import PLAIN_TOKENS
+from z1lib.sft.attention import PLAIN_TOKENS, PLAINLY
 from z1lib.sft.data import IGNORE
 from z1lib.sft.train import DTYPES, mixed_precision
 
@@ -122,7 +122,7 @@ def _model(config, profile: Profile, longest: int) -> PreTrainedModel | PeftMode
     dtype = DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32
     plain = not torch.cuda.is_available() and mixed_precision(profile) == "bf16" and longest <= PLAIN_TOKENS
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager" if plain else "sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=PLAINLY if plain else "sdpa")
         return (
             get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.sft.lora)) if profile.sft.lora else model
         )
@@ -147,8 +147,8 @@ def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], longe
         kept = layer + config.num_hidden_layers * profile.sft.batch_size * longest * config.hidden_size * width
     if torch.cuda.is_available():
         return kept  # TRL's head works in tiles there
-    # The log-probabilities of all learned positions in float32, their gradients and those of the scores.
-    head = 3 * 4 * profile.sft.batch_size * learned * config.vocab_size
+    # The scores of all learned positions and their gradients.
+    head = 2 * DTYPES[mixed_precision(profile)].itemsize * profile.sft.batch_size * learned * config.vocab_size
     return int(HEAP * (kept + BACKWARD_LAYERS * layer + head))
 
 
