@@ -93,6 +93,8 @@ def subsets(**seeds: list[int]) -> dict:
         ({"sft": {"subsets": subsets(a=[], b=[0])}}, "key 'sft.subsets.a.seeds' should"),
         ({"sft": {"subsets": subsets(a=[0, 1], b=[0])}}, "subsets: all need as many seeds"),
         ({"sft": {"lora": {"r": 8}, "fsdp": {"version": 2}}}, "lora and fsdp: adapters are merged on one device"),
+        ({"sft": {"average_last": 0.2, "fsdp": {"version": 2}}}, "average_last and fsdp: the mean is kept on one"),
+        ({"sft": {"average_last": 1.5}}, "key 'sft.average_last' should be less than or equal to 1, got 1.5"),
         (
             {"sft": {"gradient_accumulation_steps": 0}},
             "'sft.gradient_accumulation_steps' should be greater than or equ",

@@ -117,6 +117,7 @@ class Sft(Section):
     epochs: Count
     batch_size: Count
     gradient_accumulation_steps: Count
+    average_last: float = Field(ge=0, le=1)
     max_length: Count
     gradient_checkpointing: bool
     mixed_precision: Literal["bf16", "fp16", "no"] | None
@@ -132,6 +133,8 @@ class Sft(Section):
     def _fit_together(self):
         if self.lora and self.fsdp:
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
+        if self.average_last and self.fsdp:
+            raise ValueError("average_last and fsdp: the mean is kept on one device, it is not sharded")
         if len({len(subset.seeds) for subset in self.subsets.values()}) > 1:
             raise ValueError("subsets: all need as many seeds, their models are compared seed by seed")
         return self

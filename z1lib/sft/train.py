@@ -24,6 +24,7 @@ from z1lib.models import fingerprint, save_whole
 from z1lib.profile import Profile
 from z1lib.records import Trajectory
 from z1lib.sft.attention import BY_EXAMPLE
+from z1lib.sft.averaging import MeanOfLast
 from z1lib.sft.card import write_card
 from z1lib.sft.data import IGNORE, tokenize_rows
 from z1lib.sft.loss import SummedLoss
@@ -43,8 +44,17 @@ class ResponseTrainer(SFTTrainer):
 
     TRL's own fused head does so on devices with Triton, and elsewhere scores every position: with a vocabulary of
     49,152 and prompts as long as responses, that is a third of the work on a CPU. The log says how many response
-    tokens each step learned from, over all devices, and how fast.
+    tokens each step learned from, over all devices, and how fast. `mean` is saved with every checkpoint.
     """
+
+    def __init__(self, mean: MeanOfLast, **arguments):
+        super().__init__(**arguments)
+        self.mean = mean
+        self.add_callback(mean)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        super().save_model(output_dir, _internal_call)  # before trainer_state.json, by which a checkpoint is whole
+        self.mean.save(Path(output_dir))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if return_outputs or inputs["input_ids"].device.type == "cuda":
@@ -131,7 +141,10 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
     trainer = make_trainer(rows, base, checkpoints, profile)
     writes = trainer.is_world_process_zero()
     with exclusive(output) if writes else nullcontext():
-        trainer.train(resume_from_checkpoint=find_checkpoint(checkpoints))
+        if checkpoint := find_checkpoint(checkpoints):
+            trainer.mean.load(Path(checkpoint), trainer.args.device)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.mean.put_into(trainer.model)
         model = gather_model(trainer, AutoConfig.from_pretrained(base).dtype or torch.float32)
         if writes:
             training = {"recipe": recipe, "log": trainer.state.log_history}
@@ -187,6 +200,7 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
     if profile.sft.fsdp.get("cpu_ram_efficient_loading"):
         enable_fsdp_ram_efficient_loading()  # transformers looks for it before the Trainer would say so
     trainer = ResponseTrainer(
+        MeanOfLast(profile.sft.average_last),
         model=AutoModelForCausalLM.from_pretrained(
             base,
             dtype=DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32,
@@ -221,7 +235,7 @@ def hash_recipe(rows: list[Trajectory], base: Path, profile: Profile) -> str:
     """A hash of all that determines a trained model: the examples, the base weights, the recipe."""
     config = make_config(profile, Path("."))
     recipe = {key: value for key, value in vars(config).items() if key in RECIPE}
-    beyond = {"fp16": config.fp16, "lora": profile.sft.lora}
+    beyond = {"fp16": config.fp16, "lora": profile.sft.lora, "average_last": profile.sft.average_last}
     beyond["processes"] = profile.hardware.gpus if profile.hardware.gpus > 1 else 0
     recipe |= {key: value for key, value in beyond.items() if value}  # what is off leaves the hash as it is without it
     whole = json.dumps(
