@@ -91,6 +91,8 @@ def test_a_profile_may_be_a_path(tmp_path):
         ({"sft": {"seeds": [0, 1, 0]}}, "seeds: \\[0, 1, 0\\] holds one twice"),
         ({"sft": {"subsets": {}}}, "key 'sft.subsets' is now 'sft.runs'"),
         ({"sft": {"lora": {"r": 8}, "fsdp": {"version": 2}}}, "lora and fsdp: adapters are merged on one device"),
+        ({"sft": {"average_last": 0.2, "fsdp": {"version": 2}}}, "average_last and fsdp: the mean is kept on one"),
+        ({"sft": {"average_last": 1.5}}, "key 'sft.average_last' should be less than or equal to 1, got 1.5"),
         (
             {"sft": {"gradient_accumulation_steps": 0}},
             "'sft.gradient_accumulation_steps' should be greater than or equ",

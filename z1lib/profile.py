@@ -143,6 +143,7 @@ class Sft(Section):
     epochs: Count
     batch_size: Count
     gradient_accumulation_steps: Count
+    average_last: float = Field(ge=0, le=1)
     max_length: Count
     gradient_checkpointing: bool
     mixed_precision: Literal["bf16", "fp16", "no"] | None
@@ -159,6 +160,8 @@ class Sft(Section):
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} holds one twice; two trainings of one seed are one training")
+        if self.average_last and self.fsdp:
+            raise ValueError("average_last and fsdp: the mean is kept on one device, it is not sharded")
         return self
 
 

@@ -1,5 +1,6 @@
 """What is learned from, id by id; training resumes exactly and never leaves half a model."""
 
+import copy
 import gc
 import importlib.util
 import json
@@ -20,7 +21,7 @@ from z1lib.chat import conversation, encode_prompt
 from z1lib.models import fingerprint, make_random_model
 from z1lib.profile import load_profile
 from z1lib.records import Trajectory
-from z1lib.sft import attention, card, data, progress, train
+from z1lib.sft import attention, card, data, loss, progress, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -233,6 +234,22 @@ def test_short_examples_in_bfloat16_are_trained_with_plain_attention_on_a_cpu(
     assert {name == "attend_plainly" for name in taken} == plain
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.005)])
+@pytest.mark.parametrize("tokens", [1, loss.CHUNK, 3 * loss.CHUNK + 5])
+def test_the_loss_a_few_tokens_at_a_time_is_the_cross_entropy(tokens, dtype, tolerance):
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(tokens, 300)).to(dtype).requires_grad_()
+    labels = torch.randint(300, (tokens,))
+    found, expected = (
+        loss.SummedLoss.apply(logits, labels),
+        torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum"),
+    )
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    [a], [b] = (torch.autograd.grad(each / 7, logits) for each in (found, expected))
+    assert a.dtype == dtype
+    assert (a - b).norm() <= tolerance * b.norm()
+
+
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
 
@@ -300,11 +317,12 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("average_last", [0.0, 0.8])  # of 8 steps the last 6: from the checkpoint on
 @pytest.mark.parametrize("lora", [{}, LORA])
 def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_losses_and_weights(
-    tmp_path, tiny_model, monkeypatch, lora
+    tmp_path, tiny_model, monkeypatch, lora, average_last
 ):
-    profile = make_profile("smoke", batch_size=2, save_steps=3, lora=lora)
+    profile = make_profile("smoke", batch_size=2, save_steps=3, lora=lora, average_last=average_last)
     whole = train.fine_tune(rows(16), tiny_model, tmp_path / "a" / "z1", profile)
 
     def kill(self, args, state, control, **kwargs):
@@ -325,6 +343,19 @@ def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_losses_and_weigh
     assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
     first, second = weights(tmp_path / "a" / "z1"), weights(tmp_path / "b" / "z1")
     assert all(torch.allclose(first[name], second[name], atol=1e-7) for name in first)
+
+
+def test_the_saved_weights_are_the_mean_over_the_last_share_of_the_steps(tmp_path, tiny_model, monkeypatch):
+    after = []
+    note = lambda self, args, state, control, model=None, **kwargs: after.append(copy.deepcopy(model.state_dict()))  # noqa: E731
+    monkeypatch.setattr(progress.Progress, "on_step_end", note, raising=False)
+    profile = make_profile("smoke", batch_size=2, learning_rate=1e-2, average_last=0.5)
+    train.fine_tune(rows(12), tiny_model, tmp_path / "z1", profile)
+    saved = weights(tmp_path / "z1")
+    assert len(after) == 6
+    for name, weight in saved.items():
+        assert torch.allclose(weight, torch.stack([step[name] for step in after[3:]]).mean(0), atol=1e-6), name
+    assert not all(torch.allclose(weight, after[-1][name], atol=1e-4) for name, weight in saved.items())
 
 
 def test_a_checkpoint_that_a_kill_cut_short_is_no_checkpoint(tmp_path):
@@ -352,7 +383,7 @@ def test_keys_that_came_later_leave_the_identity_of_earlier_models_alone(tmp_pat
     """The published models were trained before profiles had them; what is switched on changes the identity."""
     plain = train.hash_recipe(rows(2), tiny_model, load_profile("smoke"))
     assert plain == "fcd0f00f25d5"
-    for change in ({"lora": LORA}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}):
+    for change in ({"lora": LORA}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}, {"average_last": 0.2}):
         assert train.hash_recipe(rows(2), tiny_model, make_profile("smoke", **change)) != plain
     for same in ({"training_tokens_per_second": 1}, {"push_to_hub": "me/x"}, {"save_steps": 9}, {"gpus": 1}):
         assert train.hash_recipe(rows(2), tiny_model, make_profile("smoke", **same)) == plain

@@ -3,7 +3,6 @@
 import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
 PLAIN_TOKENS = 400  # of an example, up to which plain attention in bfloat16 is faster on a CPU
 
@@ -30,12 +29,20 @@ def _attend(module, query, key, value, **kwargs):
     return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
 
-def attend_plainly(module, query, key, value, **kwargs):
-    """Causal attention by transformers' plain matrix products: ((1, tokens, heads, head size), the weights)."""
-    tokens = value.shape[2]
-    query, key = query.to(value.dtype), key.to(value.dtype)
-    later = torch.full((tokens, tokens), float("-inf"), dtype=value.dtype).triu(1)
-    return eager_attention_forward(module, query, key, value, later, **kwargs)
+def attend_plainly(module, query, key, value, attention_mask=None, scaling=1.0, **kwargs):
+    """Causal attention by plain matrix products: ((batch, tokens, heads, head size), None).
+
+    query: (batch, heads, tokens, head size). The heads that share a key are one product with it, so that no key is
+    copied; the softmax is taken in float32 and rounded as it is written.
+    """
+    batch, heads, tokens, size = query.shape
+    query = (query * scaling).to(value.dtype).reshape(batch * key.shape[1], -1, size)
+    key, value = key.to(value.dtype).flatten(0, 1), value.flatten(0, 1)
+    scores = torch.bmm(query, key.transpose(1, 2)).view(batch, heads, tokens, tokens)
+    scores += torch.full((tokens, tokens), float("-inf"), dtype=value.dtype).triu(1)
+    weights = scores.softmax(-1).view(len(value), -1, tokens)
+    return torch.bmm(weights, value).view(batch, heads, tokens, size).transpose(1, 2), None
 
 
 AttentionInterface.register(BY_EXAMPLE := "by_example", attend_by_example)
+AttentionInterface.register(PLAINLY := "plainly", attend_plainly)

@@ -19,13 +19,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from z1lib.hardware import device_memory, say_smaller
 from z1lib.profile import Profile
-from z1lib.sft.attention import PLAIN_TOKENS
+from z1lib.sft.attention import PLAIN_TOKENS, PLAINLY
 from z1lib.sft.data import IGNORE
 from z1lib.sft.train import DTYPES, mixed_precision
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "process")
 CUDA_CONTEXT = 2**30  # bytes of a device that CUDA and cuBLAS take: 0.75 GiB of an H200, 1.3 with NCCL
 ADAM_BYTES = 8  # two moments in float32
+MEAN_BYTES = 4  # the mean of the last weights, where one is kept
 # On a CPU three things come on top, measured with mini and with the small models of tests/sft/test_footprint.py.
 STARTING = 150 * 2**20  # bytes of what is loaded when training starts
 BACKWARD_LAYERS = 2  # layers' worth of activations that a backward pass holds for a moment
@@ -66,11 +67,12 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
     devices, cuda = max(1, profile.hardware.gpus), torch.cuda.is_available()
     shards = devices if profile.sft.fsdp else 1
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    beside = (ADAM_BYTES + (MEAN_BYTES if profile.sft.average_last else 0)) * trained
     tokens = profile.sft.epochs * sum(len(example["input_ids"]) for example in examples)
     return Footprint(
         weights=sum(p.nbytes for p in model.parameters()) // shards + (_gathered(model) if profile.sft.fsdp else 0),
         gradients=4 * trained // shards,
-        optimizer=ADAM_BYTES * trained // shards,
+        optimizer=beside // shards,
         activations=_activations(model, examples, longest, profile),
         process=CUDA_CONTEXT if cuda else psutil.Process().memory_info().rss + STARTING,
         # On a CPU the sum is nearer to what was measured: blocks that activations leave seldom fit a gradient.
@@ -79,7 +81,7 @@ def estimate(base: str | Path, examples: list[dict], profile: Profile) -> Footpr
         tokens=tokens,
         hours=tokens / profile.sft.tokens_per_second / 3600,
         # FSDP writes the weights of a whole checkpoint twice, for itself and for transformers.
-        disk=(profile.sft.keep_checkpoints + 1) * (4 * (2 if profile.sft.fsdp else 1) + ADAM_BYTES) * trained,
+        disk=(profile.sft.keep_checkpoints + 1) * (4 * (2 if profile.sft.fsdp else 1) * trained + beside),
     )
 
 
@@ -122,7 +124,7 @@ def _model(config, profile: Profile, longest: int) -> PreTrainedModel | PeftMode
     dtype = DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32
     plain = not torch.cuda.is_available() and mixed_precision(profile) == "bf16" and longest <= PLAIN_TOKENS
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager" if plain else "sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=PLAINLY if plain else "sdpa")
         return (
             get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **profile.sft.lora)) if profile.sft.lora else model
         )
@@ -147,8 +149,8 @@ def _activations(model: PreTrainedModel | PeftModel, examples: list[dict], longe
         kept = layer + config.num_hidden_layers * profile.sft.batch_size * longest * config.hidden_size * width
     if torch.cuda.is_available():
         return kept  # TRL's head works in tiles there
-    # The log-probabilities of all learned positions in float32, their gradients and those of the scores.
-    head = 3 * 4 * profile.sft.batch_size * learned * config.vocab_size
+    # The scores of all learned positions and their gradients.
+    head = 2 * DTYPES[mixed_precision(profile)].itemsize * profile.sft.batch_size * learned * config.vocab_size
     return int(HEAP * (kept + BACKWARD_LAYERS * layer + head))
 
 

@@ -24,13 +24,18 @@ from z1lib.models import fingerprint, save_whole
 from z1lib.profile import Profile
 from z1lib.records import Trajectory
 from z1lib.sft.attention import BY_EXAMPLE
+from z1lib.sft.averaging import MeanOfLast
 from z1lib.sft.card import write_card
 from z1lib.sft.data import IGNORE, tokenize_rows
+from z1lib.sft.loss import SummedLoss
 from z1lib.sft.progress import Progress
 
 # The fields of SFTConfig that change what is learned.
 RECIPE = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "num_train_epochs", "bf16"]
 RECIPE += ["per_device_train_batch_size", "gradient_accumulation_steps", "padding_free", "seed", "data_seed"]
+# glibc's malloc.h: M_MMAP_MAX, no block is a mapping of its own; M_TRIM_THRESHOLD, the heap does not shrink;
+# M_TOP_PAD, it grows by this many bytes at once.
+KEEPING = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
@@ -39,8 +44,17 @@ class ResponseTrainer(SFTTrainer):
 
     TRL's own fused head does so on devices with Triton, and elsewhere scores every position: with a vocabulary of
     49,152 and prompts as long as responses, that is a third of the work on a CPU. The log says how many response
-    tokens each step learned from, over all devices, and how fast.
+    tokens each step learned from, over all devices, and how fast. `mean` is saved with every checkpoint.
     """
+
+    def __init__(self, mean: MeanOfLast, **arguments):
+        super().__init__(**arguments)
+        self.mean = mean
+        self.add_callback(mean)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        super().save_model(output_dir, _internal_call)  # before trainer_state.json, by which a checkpoint is whole
+        self.mean.save(Path(output_dir))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if return_outputs or inputs["input_ids"].device.type == "cuda":
@@ -49,7 +63,7 @@ class ResponseTrainer(SFTTrainer):
         learned = (labels != IGNORE).nonzero().squeeze(1)
         inputs = {key: value for key, value in inputs.items() if key != "labels"}
         [logits] = model(**inputs, use_cache=False, logits_to_keep=learned).logits
-        total = torch.nn.functional.cross_entropy(logits.float(), labels[learned], reduction="sum")
+        total = SummedLoss.apply(logits, labels[learned])
         # The tokens are those of the whole step on all devices, whose gradients are then averaged, not summed.
         return total / num_items_in_batch * self.accelerator.num_processes
 
@@ -127,7 +141,10 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
     trainer = make_trainer(rows, base, checkpoints, profile)
     writes = trainer.is_world_process_zero()
     with exclusive(output) if writes else nullcontext():
-        trainer.train(resume_from_checkpoint=find_checkpoint(checkpoints))
+        if checkpoint := find_checkpoint(checkpoints):
+            trainer.mean.load(Path(checkpoint), trainer.args.device)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.mean.put_into(trainer.model)
         model = gather_model(trainer, AutoConfig.from_pretrained(base).dtype or torch.float32)
         if writes:
             training = {"recipe": recipe, "log": trainer.state.log_history}
@@ -136,6 +153,18 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
             save_whole(output, model, trainer.processing_class, notes)
             shutil.rmtree(checkpoints, ignore_errors=True)
     return trainer.state.log_history
+
+
+def keep_memory() -> None:
+    """Give back what the run before has freed, and from now on keep what a step frees for the next step.
+
+    glibc returns every large block to the system at once, and the system clears its pages when they are asked for
+    again: a fifth of a step on a CPU.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # other allocators keep memory by themselves
+        libc.malloc_trim(0)
+        for option, value in KEEPING.items():
+            libc.mallopt(option, value)
 
 
 def find_checkpoint(folder: Path) -> str | None:
@@ -165,13 +194,13 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
             "processes: set it to that number and divide `gradient_accumulation_steps` so that the batch stays the same"
         )
     clear_device_cache(garbage_collection=True)  # of the run before, whose trainer and model hold each other
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc, which keeps what is freed
-        libc.malloc_trim(0)
+    keep_memory()
     config._n_gpu = min(1, config.n_gpu)  # else the Trainer would use all cards in one process and multiply the batch
     torch.manual_seed(profile.seed)
     if profile.sft.fsdp.get("cpu_ram_efficient_loading"):
         enable_fsdp_ram_efficient_loading()  # transformers looks for it before the Trainer would say so
     trainer = ResponseTrainer(
+        MeanOfLast(profile.sft.average_last),
         model=AutoModelForCausalLM.from_pretrained(
             base,
             dtype=DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32,
@@ -206,7 +235,7 @@ def hash_recipe(rows: list[Trajectory], base: Path, profile: Profile) -> str:
     """A hash of all that determines a trained model: the examples, the base weights, the recipe."""
     config = make_config(profile, Path("."))
     recipe = {key: value for key, value in vars(config).items() if key in RECIPE}
-    beyond = {"fp16": config.fp16, "lora": profile.sft.lora}
+    beyond = {"fp16": config.fp16, "lora": profile.sft.lora, "average_last": profile.sft.average_last}
     beyond["processes"] = profile.hardware.gpus if profile.hardware.gpus > 1 else 0
     recipe |= {key: value for key, value in beyond.items() if value}  # what is off leaves the hash as it is without it
     whole = json.dumps(
