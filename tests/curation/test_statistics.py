@@ -96,7 +96,7 @@ def finished(tmp_path):
     rejected = [Rejected("x", "rows.jsonl, row 4", "repetition", "loop", "", "q", "a")]
     chosen = [gather.to_trajectory(row, "z1") for row in rows[:2]]
     profile = make_profile("mini", runs={"z1": "lean"})
-    release.write_release(tmp_path, profile, chosen, {"z1": Curated(rows, rejected)}, "longest")
+    release.write_release(tmp_path, profile, chosen, {"z1": Curated(rows, rejected)})
     return tmp_path
 
 

@@ -59,8 +59,8 @@ def test_a_manner_says_how_much_of_every_executed_statement_is_told(manner, step
 def test_nested_loops_start_their_values_anew():
     told = telling.narrate("a = 1\nfor j in range(2):\n    for i in range(2):\n        a = a + i\nprint(a)")
     assert [step for step in told.steps if step.startswith(("i", "j"))] == [
-        *("j=0 left 1", "i=0 left 1", "i=1 last"),
-        *("j=1 last", "i=0 left 1", "i=1 last"),
+        *("j=0 of 2", "i=0 of 2", "i=1 of 2"),
+        *("j=1 of 2", "i=0 of 2", "i=1 of 2"),
     ]
 
 
@@ -72,6 +72,15 @@ def test_a_loop_over_a_list_is_told_where_nothing_else_tells_the_item():
 def test_strings_and_lists_are_told_as_values():
     assert telling.narrate("s = 'p'\ns = s + '-q'\nprint(s)").steps == ["s='p'+'-q'='p-q'"]
     assert telling.narrate("h = [3]\nh = h + [4]\nprint(h)").steps == ["h=[3]+[4]=[3,4]"]
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.sampled_from("<>"), st.booleans())
+def test_a_comparison_is_told_as_a_difference_that_is_above_zero_where_it_holds(left, right, sign, slips):
+    program = f"a = {left}\nb = 0\nif a {sign} {right}:\n    b = a\nprint(b)"
+    step = telling.narrate(program, slip=0 if slips else None).steps[0]
+    difference, verdict = step.split("=")[1].split(" ")
+    assert (int(difference) > 0) == (verdict == "yes")
+    assert slips or int(difference) == (left - right if sign == ">" else right - left)
 
 
 def test_a_search_is_told_up_to_its_hit():

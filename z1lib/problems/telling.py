@@ -69,7 +69,7 @@ class _Watched(ast.NodeTransformer):
     """Hands what is worked out, the values of assignments and the verdicts of `if`s, to the teller."""
 
     def visit_Assign(self, node):
-        if not _is_literal(node.value):
+        if not _is_start(node):
             node.value = _watch(node.value)
         return node
 
@@ -82,9 +82,9 @@ def _watch(value: ast.expr) -> ast.expr:
     return ast.copy_location(ast.Call(ast.Name(WATCH, ast.Load()), [value], []), value)
 
 
-def _is_literal(value: ast.expr) -> bool:
-    """Whether there is nothing to work out."""
-    return not any(isinstance(node, ast.Name) for node in ast.walk(value))
+def _is_start(node: ast.Assign) -> bool:
+    """Whether there is nothing to tell: a value that stands in the program's first column as it is."""
+    return not node.col_offset and not any(isinstance(part, ast.Name) for part in ast.walk(node.value))
 
 
 def make_wrong(value):
@@ -135,10 +135,10 @@ class _Lean:
         """`print`, `break` and `pass` work nothing out."""
 
     def tell_assign(self, node, then, now, line):
-        if _is_literal(node.value):
+        if _is_start(node):
             return None
         name = node.targets[0].id
-        filled = [] if isinstance(node.value, ast.Name) else [fill(node.value, then)]
+        filled = [] if isinstance(node.value, ast.Name | ast.Constant) else [fill(node.value, then)]
         return pack("=".join([name, *filled, repr(now[name])]))
 
     def tell_for(self, node, then, now, line):
@@ -159,7 +159,11 @@ class _Lean:
 
     def tell_round(self, node, value, left):
         if isinstance(node.iter, ast.List):
-            return f"{node.target.id}={value} left {','.join(map(str, left))}" if left else f"{node.target.id}={value} last"
+            return (
+                f"{node.target.id}={value} left {','.join(map(str, left))}"
+                if left
+                else f"{node.target.id}={value} last"
+            )
         return f"{node.target.id}={value} of {ast.unparse(node.iter.args[0])}"
 
     def tell_done(self, name):
@@ -190,7 +194,7 @@ class _Full(_Lean):
     """Every line with its source, every operand twice, and a line for `print`."""
 
     def tell_assign(self, node, then, now, line):
-        if _is_literal(node.value):
+        if _is_start(node):
             return None
         return (
             f"{node.targets[0].id} = {ast.unparse(node.value)} = {fill(node.value, then)} = {now[node.targets[0].id]!r}"
@@ -219,7 +223,7 @@ class _Terse(_Lean):
     """Only what changes: the new value of every assignment."""
 
     def tell_assign(self, node, then, now, line):
-        return None if _is_literal(node.value) else f"{node.targets[0].id} = {now[node.targets[0].id]!r}"
+        return None if _is_start(node) else f"{node.targets[0].id} = {now[node.targets[0].id]!r}"
 
     tell_for = tell_if = _Lean.tell_nothing
 

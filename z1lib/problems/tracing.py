@@ -129,7 +129,7 @@ LENGTHS = {1: (2, 3), 2: (4, 5), 3: (6, 6), 4: (7, 8), 5: (9, 9)}  # of a list, 
 
 
 def draw_items(level: int, rng: random.Random) -> list[int]:
-    """The list of a program that walks over one: each of its digits once, which says where it is.
+    """The list of a program that walks over one: digits, each once, so that an item says where the program is.
 
     They are near one another, so that the largest is not always 9. Raises ValueError for a level above 5: digits run out.
     """
