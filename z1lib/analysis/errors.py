@@ -23,7 +23,7 @@ def split_tellings(text: str) -> list[str]:
 
 
 def find_error(problem: Problem, text: str) -> tuple[str, str, str] | None:
-    """(kind, what the interpreter tells, what the completion says) of the first line that differs, None where none does.
+    """(kind, what the interpreter tells, what is said) of the first line that differs; None where none does.
 
     The first telling in `text` against the lean telling of the problem, its answer's line included. A search that is
     read on differs only where it goes wrong before its hit.

@@ -129,9 +129,9 @@ LENGTHS = {1: (2, 3), 2: (4, 5), 3: (6, 6), 4: (7, 8), 5: (9, 9)}  # of a list, 
 
 
 def draw_items(level: int, rng: random.Random) -> list[int]:
-    """The list of a program that walks over one: digits, each once, so that an item says where the program is.
+    """A list to walk over: digits, each once, so that an item says where the program is.
 
-    They are near one another, so that the largest is not always 9. Raises ValueError for a level above 5: digits run out.
+    They are near one another, so that the largest is not always 9. Raises ValueError above level 5: digits run out.
     """
     if level not in LENGTHS:
         raise ValueError(f"level must be 1 to {max(LENGTHS)}, got {level}")
