@@ -40,7 +40,8 @@ def test_the_first_wrong_line_is_named_with_its_kind(program, reference, wrong, 
     right = tracing.tell(problem, "lean").text
     assert errors.find_error(problem, right) is None
     found = errors.find_error(problem, right.replace(*wrong, 1))
-    assert found[0] == kind and found[0] in errors.KINDS
+    assert found[0] == kind
+    assert found[0] in errors.KINDS
     assert (found[1], found[2]) == wrong
 
 
