@@ -24,15 +24,16 @@ def complete(text: str, model: str = "z1") -> Completion:
 @pytest.mark.parametrize(
     ("program", "reference", "wrong", "kind"),
     [
-        (SUM, "7", ("a=1+3=4", "a=1+3=5"), "sum"),
-        (SUM, "7", ("a=1+3=4", "a=2+3=5"), "operand"),
+        (SUM, "7", ("a = a + 3: 1+3=4", "a = a + 3: 1+3=5"), "sum"),
+        (SUM, "7", ("a = a + 3: 1+3=4", "a = a + 3: 2+3=5"), "operand"),
+        (SUM, "7", ("a = a + 3: 1+3=4", "a = a + 2: 1+2=3"), "statement"),
         (SUM, "7", ("i=1 of 2", "i=1 of 3"), "loop"),
         (SUM, "7", ("\\boxed{7}", "\\boxed{4}"), "answer"),
         (BRANCH, "4", ("5-3=2 yes, if x > 3:", "5-3=-2 no, else:"), "comparison"),
-        (BRANCH, "4", ("a=1+2=3", "a=1+1=2"), "other branch"),
+        (BRANCH, "4", ("a = a + 2: 1+2=3", "a = a + 1: 1+1=2"), "other branch"),
         (SEARCH, "9", ("4%3=1 no", "4%3=0 yes"), "remainder"),
         (SEARCH, "9", ("9%3=0 yes", "hello"), "form"),
-        (TEXT, "p-q", ("s='p'+'-q'='p-q'", "s='p'+'-q'='p-p'"), "text or list"),
+        (TEXT, "p-q", ("s = s + '-q': 'p'+'-q'='p-q'", "s = s + '-q': 'p'+'-q'='p-p'"), "text or list"),
     ],
 )
 def test_the_first_wrong_line_is_named_with_its_kind(program, reference, wrong, kind):
@@ -69,7 +70,7 @@ def test_second_tellings_are_counted_by_what_both_came_to(family):
 def test_errors_are_counted_by_model_family_and_kind():
     problem = ask(SUM, "7")
     right = tracing.tell(problem, "lean").text
-    rows = [complete(right), complete(right.replace("=4", "=5")), complete(right, "r1")]
+    rows = [complete(right), complete(right.replace("3=4", "3=5")), complete(right, "r1")]
     table = errors.errors_by_kind([problem], rows)
     assert table.to_dict("records") == [
         {"model": "r1", "family": "tracing", "kind": "none", "completions": 1},

@@ -83,8 +83,8 @@ def test_a_running_best_is_rechecked_from_the_other_end_and_a_search_is_read_on(
     )
     asked = [Problem("p", tracing.PROMPT.format(program=program), "text", "9", 1, "s") for program in (best, hit)]
     told = [tracing.tell(problem, "rechecked").text.split("\n\n") for problem in asked]
-    assert told[0][0].split("\n") == ["3-0=3 yes", "b=3", "9-3=6 yes", "b=9"]
-    assert told[0][2].split("\n") == ["9-0=9 yes", "b=9", "3-9=-6 no"]
+    assert told[0][0].split("\n") == ["3-0=3 yes", "b = x: 3", "9-3=6 yes", "b = x: 9"]
+    assert told[0][2].split("\n") == ["9-0=9 yes", "b = x: 9", "3-9=-6 no"]
     assert told[1][0] == told[1][2] == "4%3=1 no\n9%3=0 yes\n5%3=2 no"
 
 

@@ -40,7 +40,7 @@ PROGRAM = "a = 4\nfor x in [2, 3]:\n    if x % 2 == 0:\n        a = a + x\n    e
 @pytest.mark.parametrize(
     ("manner", "steps"),
     [
-        ("lean", ["2%2=0 yes, if x % 2 == 0:", "a=4+2=6", "3%2=1 no, else:", "a=6+1=7"]),
+        ("lean", ["2%2=0 yes, if x % 2 == 0:", "a = a + x: 4+2=6", "3%2=1 no, else:", "a = a + 1: 6+1=7"]),
         ("terse", ["a = 6", "a = 7"]),
         (
             "full",
@@ -59,19 +59,19 @@ def test_a_manner_says_how_much_of_every_executed_statement_is_told(manner, step
 def test_nested_loops_start_their_values_anew():
     told = telling.narrate("a = 1\nfor j in range(2):\n    for i in range(2):\n        a = a + i\nprint(a)")
     assert [step for step in told.steps if step.startswith(("i", "j"))] == [
-        *("j=0 of 2", "i=0 of 2", "i=1 of 2"),
-        *("j=1 of 2", "i=0 of 2", "i=1 of 2"),
+        *("j=0 of 2", "i=0 of 2", "i=1 of 2", "i done"),
+        *("j=1 of 2", "i=0 of 2", "i=1 of 2", "i done", "j done"),
     ]
 
 
 def test_a_loop_over_a_list_is_told_where_nothing_else_tells_the_item():
     told = telling.narrate("a = 1\nfor x in [5, 7]:\n    a = a + 2\nprint(a)").steps
-    assert [step for step in told if step.startswith("x")] == ["x=5 left 7", "x=7 last"]
+    assert [step for step in told if step.startswith("x")] == ["x=5 left 7", "x=7 last", "x done"]
 
 
 def test_strings_and_lists_are_told_as_values():
-    assert telling.narrate("s = 'p'\ns = s + '-q'\nprint(s)").steps == ["s='p'+'-q'='p-q'"]
-    assert telling.narrate("h = [3]\nh = h + [4]\nprint(h)").steps == ["h=[3]+[4]=[3,4]"]
+    assert telling.narrate("s = 'p'\ns = s + '-q'\nprint(s)").steps == ["s = s + '-q': 'p'+'-q'='p-q'"]
+    assert telling.narrate("h = [3]\nh = h + [4]\nprint(h)").steps == ["h = h + [4]: [3]+[4]=[3,4]"]
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.sampled_from("<>"), st.booleans())
@@ -113,7 +113,7 @@ def test_a_slip_is_one_wrong_line_and_what_is_told_before_it_is_right(program, s
 
 def test_a_slip_is_carried_on_from():
     program = "a = 1\na = a + 1\na = a + 5\nprint(a)"
-    assert telling.narrate(program, slip=0) == telling.Telling(["a=1+1=3", "a=3+5=8"], "8", 0)
+    assert telling.narrate(program, slip=0) == telling.Telling(["a = a + 1: 1+1=3", "a = a + 5: 3+5=8"], "8", 0)
 
 
 def test_a_slip_in_a_remainder_tells_one_that_goes_with_its_verdict():

@@ -12,7 +12,18 @@ import pandas as pd
 from z1lib.problems import tracing
 from z1lib.records import Completion, Problem
 
-KINDS = ("comparison", "remainder", "other branch", "sum", "text or list", "operand", "loop", "answer", "form")
+KINDS = (
+    "comparison",
+    "remainder",
+    "other branch",
+    "statement",
+    "operand",
+    "sum",
+    "text or list",
+    "loop",
+    "answer",
+    "form",
+)
 RECHECK = "\n\nWait, let me check that again.\n\n"
 
 
@@ -42,14 +53,14 @@ def classify(told: str, found: str, before: str) -> str:
     if told.endswith((" yes", " no", ":")):
         verdict = "remainder" if "%" in told else "comparison"
         return verdict if re.match(r"-?\w+[-%]", found) else "form"
-    if re.match(r"\w=\S+ (of|left|last)", told):
+    source, colon, values = told.partition(": ")
+    if not colon:
         return "loop"
-    name, _, rest = told.partition("=")
-    if not found.startswith(name + "="):
-        return "other branch" if before.endswith(":") else "form"
-    if "=" not in rest or found.rpartition("=")[0] != told.rpartition("=")[0]:
-        return "other branch" if before.endswith(":") else "operand"
-    return "sum" if rest.rpartition("=")[2].isdigit() else "text or list"
+    if not found.startswith(source + colon):
+        return "other branch" if before.endswith(":") else "statement"
+    if "=" not in values or found.rpartition("=")[0] != told.rpartition("=")[0]:
+        return "operand"
+    return "sum" if values.rpartition("=")[2].isdigit() else "text or list"
 
 
 def errors_by_kind(problems: list[Problem], completions: Iterable[Completion]) -> pd.DataFrame:
@@ -77,7 +88,7 @@ def conclusion(program: str, telling: str) -> str | None:
     if "break" in program:
         return next((line[0] for line in lines if line.endswith(" yes")), None)
     name = re.search(r"print\((\w)\)", program)[1]
-    values = [line.rpartition("=")[2] for line in lines if line.startswith(name + "=")]
+    values = [re.split("=|: ", line)[-1] for line in lines if line.startswith(name + " = ")]
     first = re.match(rf"{name} = (.+)", program)
     return values[-1] if values else first[1] if first else None
 

@@ -97,8 +97,8 @@ def make_wrong(value):
 class _Lean:
     """Turns trace events into lines: a statement is told when execution arrives at the next one.
 
-    Every operand is told once. An `if` that has an `else` says where the program goes, so that the next line tells what
-    follows in the program there.
+    A line begins or ends with what stands in the program, which says where the program is: the next line tells what
+    follows it there. Without that a small model takes the operands of another line.
     """
 
     def __init__(self, tree: ast.Module, slip: int | None):
@@ -137,9 +137,9 @@ class _Lean:
     def tell_assign(self, node, then, now, line):
         if _is_start(node):
             return None
-        name = node.targets[0].id
-        filled = [] if isinstance(node.value, ast.Name | ast.Constant) else [fill(node.value, then)]
-        return pack("=".join([name, *filled, repr(now[name])]))
+        now_is = pack(repr(now[node.targets[0].id]))
+        filled = "" if isinstance(node.value, ast.Name | ast.Constant) else pack(fill(node.value, then)) + "="
+        return f"{ast.unparse(node)}: {filled}{now_is}"
 
     def tell_for(self, node, then, now, line):
         """Nothing where the loop walks over a list and begins with an `if` about the item, which tells it anyway."""
@@ -153,7 +153,7 @@ class _Lean:
         left = self.left.setdefault(node.lineno, list(evaluate(node.iter, then)))
         if line is None or not node.lineno < line <= node.end_lineno:
             del self.left[node.lineno]
-            return self.tell_done(node.target.id)
+            return f"{node.target.id} done"
         left.pop(0)
         return self.tell_round(node, now[node.target.id], left)
 
@@ -165,9 +165,6 @@ class _Lean:
                 else f"{node.target.id}={value} last"
             )
         return f"{node.target.id}={value} of {ast.unparse(node.iter.args[0])}"
-
-    def tell_done(self, name):
-        """Nothing: the last round was called that."""
 
     def tell_if(self, node, then, now, line):
         told = f"{pack(self.tell_test(node.test, then))} {'yes' if self.verdict else 'no'}"
@@ -204,9 +201,6 @@ class _Full(_Lean):
 
     def tell_round(self, node, value, left):
         return f"{node.target.id} = {value}, left {left}"
-
-    def tell_done(self, name):
-        return f"{name} done"
 
     def tell_if(self, node, then, now, line):
         verdict = "yes" if self.verdict else "no"
