@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.conftest import ToyTokenizer, make_profile
 from tests.curation.repetition_set import make_loops, make_texts
 from z1lib.curation import gather, repetition, selection, statistics
+from z1lib.curation.pipeline import Curated, Row
 from z1lib.problems import tracing
 from z1lib.profile import Run
 from z1lib.records import Problem
@@ -68,6 +69,65 @@ def test_stratified_takes_from_every_stratum_in_turn():
 def test_senseless_selections_are_refused(counts, budget, order):
     with pytest.raises(ValueError, match="order|negative"):
         selection.select(counts, budget, order)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 3)), min_size=2, max_size=40))
+def test_half_of_every_level_is_taken_and_the_longest_are_no_shorter_than_what_is_left(pairs):
+    counts, levels = zip(*pairs)
+    if max(levels.count(level) for level in levels) < 2:
+        with pytest.raises(ValueError, match="no level of .* has two examples"):
+            selection.halve_levels(counts, levels, "longest")
+        return
+    for order, sign in (("longest", 1), ("shortest", -1)):
+        taken = selection.halve_levels(counts, levels, order)
+        for level in set(levels):
+            own = [i for i in taken if levels[i] == level]
+            left = [i for i in range(len(counts)) if levels[i] == level and i not in own]
+            assert len(own) == (len(own) + len(left)) // 2
+            assert all(sign * counts[i] >= sign * counts[j] for i in own for j in left)
+
+
+def curated(**lengths: list[int]) -> dict[str, Curated]:
+    """Rows r0, r1, ... of these lengths, a telling each; a length of 0 is a row that was put aside."""
+    return {
+        name: Curated(
+            [Row(f"r{i}", f"q{i}", "a", n, None, 1 + i % 2, "s", None, "", i) for i, n in enumerate(counts) if n], []
+        )
+        for name, counts in lengths.items()
+    }
+
+
+def test_all_runs_learn_from_the_questions_that_every_telling_has_in_one_order():
+    keys = {"runs": {"z1": "lean", "z2": "lean", "r1": "rechecked"}, "response_token_budget": 45}
+    profile = make_profile("smoke", **keys)
+    chosen = gather.choose(curated(z1=[10] * 8, r1=[20] * 7 + [0]), profile)
+    assert list(chosen) == ["z1", "z2", "r1"]
+    ids = [row.id for row in chosen["z1"]]
+    assert len(ids) == 4
+    assert "r7" not in ids
+    assert [[row.id for row in rows] for rows in chosen.values()] == [ids] * 3
+    assert {row.run for row in chosen["z2"]} == {"z2"}
+    assert sum(row.token_count for row in chosen["r1"]) == 80
+
+
+def test_a_run_may_have_half_of_every_level_or_a_budget_of_its_own():
+    half, few = {"style": "lean", "order": "longest", "within_levels": True}, {"style": "lean", "tokens": 25}
+    profile = make_profile("smoke", runs={"z1": "lean", "half": half, "few": few})
+    chosen = gather.choose(curated(z1=[10, 9, 8, 7, 6, 5, 4, 3]), profile)
+    assert {row.id for row in chosen["half"]} == {"r0", "r1", "r2", "r3"}
+    assert sum(row.token_count for row in chosen["few"]) <= 25
+    places = {row.id: place for place, row in enumerate(chosen["z1"])}
+    assert [places[row.id] for row in chosen["few"]] == sorted(places[row.id] for row in chosen["few"])
+
+
+def test_families_are_trained_on_in_their_shares_and_an_unknown_one_is_named():
+    profile = make_profile("smoke", train_problems=40, train_families={"tracing": 2, "running_best": 1, "first_hit": 1})
+    train = gather.make_train_problems(profile, [])
+    assert {family: sum(problem.source == family for problem in train) for family in tracing.FAMILIES} == {
+        **{"tracing": 20, "running_best": 10, "first_hit": 10}
+    }
+    with pytest.raises(ValueError, match="key 'curation.train_families': no family riddles; there are tracing, "):
+        gather.make_train_problems(make_profile("smoke", train_families={"riddles": 1}), [])
 
 
 def test_no_test_program_is_trained_on():

@@ -40,7 +40,13 @@ PROGRAM = "a = 4\nfor x in [2, 3]:\n    if x % 2 == 0:\n        a = a + x\n    e
 @pytest.mark.parametrize(
     ("manner", "steps"),
     [
-        ("lean", ["2%2=0 yes, if x % 2 == 0:", "a = a + x: 4+2=6", "3%2=1 no, else:", "a = a + 1: 6+1=7"]),
+        (
+            "lean",
+            [
+                *("x=2 left 3", "2%2=0 yes, if x % 2 == 0:", "a = a + x: 4+2=6"),
+                *("x=3 last", "3%2=1 no, else:", "a = a + 1: 6+1=7", "x done"),
+            ],
+        ),
         ("terse", ["a = 6", "a = 7"]),
         (
             "full",

@@ -103,6 +103,41 @@ def test_text_that_spells_a_control_token_never_becomes_one(tokenizer):
     assert tokenizer.decode(learned(example)) == spelled + "<|im_end|>"
 
 
+def test_a_line_that_is_not_to_be_learned_is_read_and_carries_no_label(tokenizer):
+    text = "a = a + 1: 1+1=3\na = a + 5: 3+5=8\n\nWait, let me check that again.\n\na = a + 1: 1+1=2"
+    said = {"role": "assistant", "content": text, "unlearned": "a = a + 1: 1+1=3"}
+    example = data.tokenize_example(tokenizer, [*conversation("hi", None), said])
+    whole = data.tokenize_example(tokenizer, [*conversation("hi", None), {"role": "assistant", "content": text}])
+    assert example["input_ids"] == whole["input_ids"]
+    assert tokenizer.decode(learned(example)) == text.removeprefix("a = a + 1: 1+1=3") + "<|im_end|>"
+
+
+def test_what_the_line_is_not_found_in_is_an_error(tokenizer):
+    said = {"role": "assistant", "content": "a", "unlearned": "b"}
+    with pytest.raises(ValueError, match="substring not found"):
+        data.tokenize_example(tokenizer, [*conversation("hi", None), said])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "models"),
+    [([], {"z1": 7, "r1": 7}), ([3], {"z1": 3, "r1": 3}), ([1, 2], {"z1-1": 1, "r1-1": 1, "z1-2": 2, "r1-2": 2})],
+)
+def test_every_run_is_trained_with_every_seed_and_a_seed_is_finished_before_the_next(seeds, models):
+    keys = {"runs": {"z1": "lean", "r1": "rechecked"}, "seeds": seeds, "seed": 7, "max_problems": {}}
+    profile = make_profile("smoke", models={"z1": "shifted_window", "r1": "shifted_window"}, **keys)
+    trained = data.training_runs(rows(3, "z1") + rows(2, "r1"), profile)
+    assert list(trained) == list(profile.decoded) if len(seeds) < 2 else set(trained) == set(profile.decoded)
+    assert {model: by.seed for model, (_, by) in trained.items()} == models
+    assert list(trained) == list(models)
+    assert {model[:2]: len(own) for model, (own, _) in trained.items()} == {"z1": 3, "r1": 2}
+
+
+def test_released_runs_and_runs_that_are_not_decoded_are_not_trained():
+    keys = {"runs": {"z1": "lean", "r1": "rechecked", "z2": "full"}, "released_models": {"z1": "someone/z1"}}
+    profile = make_profile("smoke", models={"z1": "shifted_window", "r1": "shifted_window"}, max_problems={}, **keys)
+    assert list(data.training_runs(rows(3, "z1") + rows(2, "r1") + rows(1, "z2"), profile)) == ["r1"]
+
+
 def test_the_prompt_of_training_is_the_prompt_of_inference(tokenizer):
     messages = conversation("What does this program print?\n\na = 1", "")
     example = data.tokenize_example(tokenizer, [*messages, {"role": "assistant", "content": "\n\n1"}])

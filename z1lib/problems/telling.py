@@ -142,9 +142,9 @@ class _Lean:
         return f"{ast.unparse(node)}: {filled}{now_is}"
 
     def tell_for(self, node, then, now, line):
-        """Nothing where the loop walks over a list and begins with an `if` about the item, which tells it anyway."""
-        first, item = node.body[0], node.target.id
-        if isinstance(node.iter, ast.List) and isinstance(first, ast.If) and item in ast.unparse(first.test.left):
+        """Nothing where a list is walked over and all that is done is an `if` without `else`, which tells the item."""
+        [first, *more] = node.body
+        if isinstance(node.iter, ast.List) and isinstance(first, ast.If) and not first.orelse and not more:
             return None
         return self.tell_rounds(node, then, now, line)
 

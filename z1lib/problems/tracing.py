@@ -40,7 +40,7 @@ def deepen(sketch: Sketch, move: str, rng: random.Random) -> None:
     if move == "loop":
         sketch.rounds = rng.randint(2, 3)
     elif move == "more":
-        sketch.rounds += 1
+        sketch.rounds = 3 if sketch.outer else 4
     else:
         sketch.outer = sketch.rounds = 2
 
@@ -111,7 +111,7 @@ def _update(sketch: Sketch, rng: random.Random, operand: str = "") -> str:
     if sketch.kind == "str":
         return f"{name} = {name} + '-{rng.choice('pqrst')}'"
     if not operand:
-        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 3))
+        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 5))
     if sketch.kind == "list":
         return f"{name} = {name} + [{operand}]"
     return f"{name} = {name} + {operand}"
@@ -151,15 +151,15 @@ def write_running_best(level: int, rng: random.Random) -> str:
 
 
 def write_first_hit(level: int, rng: random.Random) -> str:
-    """The first item of a list that a number divides: anywhere in it, so that length is not told by the level."""
-    divisor = rng.choice([3, 4])
+    """The first item of a list that 3 divides: anywhere in it, so that the level does not tell how long it takes."""
     items = draw_items(level, rng)
-    hits, others = [x for x in items if x % divisor == 0], [x for x in items if x % divisor]
-    hits = hits or [items.pop() and divisor]
+    while not any(x % 3 == 0 for x in items):
+        items = draw_items(level, rng)
+    hits, others = [x for x in items if x % 3 == 0], [x for x in items if x % 3]
     place = rng.randint(0, len(others))
     after = others[place:] + hits[1:]
     rng.shuffle(after)
-    return f"for x in {[*others[:place], hits[0], *after]}:\n    if x % {divisor} == 0:\n        break\nprint(x)"
+    return f"for x in {[*others[:place], hits[0], *after]}:\n    if x % 3 == 0:\n        break\nprint(x)"
 
 
 FAMILIES = {"tracing": write_tracing, "running_best": write_running_best, "first_hit": write_first_hit}
