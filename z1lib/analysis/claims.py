@@ -71,7 +71,7 @@ def _estimate(one: Measured) -> Estimate | None:
     return estimate_over_trainings(one.by_training, one.drawn) if len(one.seeds) > 1 else None
 
 
-def _correct(plan: list[Claim], estimates: dict[str, Estimate | None]) -> dict[str, float]:
+def _correct(plan: tuple[Claim, ...], estimates: dict[str, Estimate | None]) -> dict[str, float]:
     """Holm's corrected p-values; a claim of the family that is not measured here counts as one that fails."""
     found = {claim.id: estimates[claim.id] for claim in plan if estimates.get(claim.id)}
     raw = {claim.id: found[claim.id].p_value(claim.bound("supported")[1]) for claim in plan if claim.id in found}

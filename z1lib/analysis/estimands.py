@@ -5,6 +5,7 @@ all trainings, serves them all. Trainings with the same seed are blocks: subject
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +82,9 @@ class Measured:
         return np.nanstd(self.drawn, axis=1, ddof=1)
 
 
-def read_plan() -> list[Claim]:
-    return [Claim(**row) for row in pd.read_csv(PLAN, keep_default_na=False).to_dict("records")]
+@cache
+def read_plan() -> tuple[Claim, ...]:
+    return tuple(Claim(**row) for row in pd.read_csv(PLAN, keep_default_na=False).to_dict("records"))
 
 
 def measure(frame: pd.DataFrame, profile: Profile) -> dict[str, Measured | str]:
@@ -129,15 +131,15 @@ def _measure(frame: pd.DataFrame, claim: Claim, resamples: int, seed: int) -> Me
 
 
 def _lacking_windows(parts: list[pd.DataFrame], claim: Claim) -> str:
-    if claim.limits is None:
-        return ""
+    run, policy = claim.pairs[0]
     for part in parts:
-        windows = set(part[(part.run == claim.pairs[0][0]) & (part.policy == claim.pairs[0][1])].window)
-        wanted = (
-            set(claim.limits) if claim.measure == "gain" else {window for window in windows if _within(window, claim)}
-        )
-        if not wanted or wanted - windows:
-            return f"no completions at the windows {claim.windows.replace(' ', ' and ')}"
+        windows = set(part[(part.run == run) & (part.policy == policy)].window)
+        if claim.measure == "gain":
+            lacking = not set(claim.limits) <= windows
+        else:
+            lacking = not any(_within(window, claim) for window in windows)
+        if lacking:
+            return f"no completions of {run} under {policy} at the windows {claim.windows}"
     return ""
 
 
