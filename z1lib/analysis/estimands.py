@@ -213,7 +213,7 @@ def _moments(part: pd.DataFrame, claim: Claim) -> np.ndarray:
     if not (of.needed > 0).all():
         raise BadAnalysis(f"{claim.id}: no interpreter told {of.problem_set.iloc[0]}, so no length is needed")
     needed = demean_within(np.log(of.needed), of.level)[:, None]
-    if not needed.any():
+    if np.allclose(needed, 0):
         raise BadAnalysis(f"{claim.id}: within a level all problems of {of.problem_set.iloc[0]} need the same length")
     tokens = [np.log(_cube(table).mean(axis=2).clip(min=1)) for table in produced]
     products = [needed * np.apply_along_axis(demean_within, 0, one, of.level) for one in tokens]
