@@ -1,4 +1,4 @@
-"""What the claims measure, on frames made by hand: each estimate is that of the plan, and what does not fit is named."""
+"""What the claims measure, on frames made by hand: each estimate is that of the plan, and misfits are named."""
 
 from dataclasses import replace
 
