@@ -117,6 +117,12 @@ def test_every_training_is_compared_with_the_one_untrained_model():
     assert measure(frame)["E2"].by_training == pytest.approx([0.2, 0.3])
 
 
+def test_a_claim_takes_the_trainings_that_were_asked_its_problems_and_no_others():
+    frame = make_frame(seeds=(0, 1, 2), pairs=[*PAIRS, ("base", "unbounded")], sets=[*SETS, "chain_sum"])
+    found = measure(frame[(frame.problem_set != "chain_sum") | (frame.training_seed != 1)])
+    assert (found["A"].seeds, found["E2"].seeds) == ([0, 1, 2], [0, 2])
+
+
 def test_a_factorial_that_lacks_a_cell_is_named():
     pairs = [(run, "unbounded") for run in ("z1", "z1_think", "r1")]
     with pytest.raises(BadAnalysis, match="the factorial lacks the cell r1_plain"):

@@ -126,7 +126,8 @@ def _measure(frame: pd.DataFrame, claim: Claim, resamples: int, seed: int) -> Me
         for i, one in enumerate(values)
     ) / len(values)
     every = statistic(drawn.reshape(-1, means.shape[1])).reshape(len(drawn), len(means)).T
-    seeds = sorted(int(one) for one in parts[0][parts[0].run == claim.pairs[0][0]].training_seed.unique())
+    run, policy = claim.pairs[0]
+    seeds = sorted(parts[0][(parts[0].run == run) & (parts[0].policy == policy)].training_seed.unique().tolist())
     return Measured(sum(map(len, values)), seeds, statistic(means), every[:, ~np.isnan(every).any(axis=0)])
 
 
@@ -162,8 +163,9 @@ def _table(part: pd.DataFrame, run: str, policy: str, column: str) -> pd.DataFra
     for seed, models in named.items():
         if len(models) > 1:
             raise BadAnalysis(f"{run} was trained twice with seed {seed}: {', '.join(models)}")
-    table = rows.pivot_table(index="problem_id", columns=["training_seed", "window"], values=column, aggfunc="mean")
-    table = table.reindex(columns=pd.MultiIndex.from_product(table.columns.levels)).astype(float)
+    means = rows.groupby(["problem_id", "training_seed", "window"])[column].mean()  # over samples
+    table = means.astype(float).unstack(["training_seed", "window"])
+    table = table.reindex(columns=pd.MultiIndex.from_product([level.sort_values() for level in table.columns.levels]))
     if table.isna().any().any():
         seed, window = table.columns[table.isna().any()][0]
         problems = table.index[table[seed, window].isna()]
