@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from z1lib import stats
@@ -54,20 +55,6 @@ def test_one_problem_or_no_spread_gives_the_degenerate_interval_and_says_so(valu
     assert not stats.paired_bootstrap([1, 0, 1], [0, 0, 0]).is_degenerate
 
 
-def test_a_ratio_whose_accuracy_is_not_reached_lies_beyond_all_others():
-    nan, tokens = np.nan, np.array([10.0] * 90)
-    only_reference_fails = np.concatenate([tokens * 2, [nan] * 10])
-    ratio = stats.token_ratio_interval(0.5, np.full(100, 10.0), only_reference_fails)
-    assert (ratio.low, ratio.high, ratio.undefined) == (0, 0.5, pytest.approx(0.1))
-    ratio = stats.token_ratio_interval(0.5, np.concatenate([tokens, [nan] * 10]), np.full(100, 20.0))
-    assert (ratio.low, ratio.high) == (0.5, np.inf)
-    assert str(ratio) == "0.50 [0.50, not reached]"
-    neither = np.concatenate([tokens, [nan] * 10])
-    ratio = stats.token_ratio_interval(1.0, neither, neither)
-    assert (ratio.low, ratio.high) == (0, np.inf)
-    assert stats.token_ratio_interval(None, tokens, tokens).low is None
-
-
 def test_draws_that_do_not_exist_are_counted():
     interval = stats.percentile_interval(0.5, [0.4, np.nan, 0.6, np.nan])
     assert interval.undefined == 0.5
@@ -93,6 +80,79 @@ def test_many_curves_at_once_are_read_like_one(points, accuracy):
     found = stats.tokens_at(points, accuracy)
     assert (found is None) == (expected is None)
     assert found is None or found == pytest.approx(expected)
+
+
+def test_the_mean_log_ratio_is_that_of_two_curves_read_accuracy_by_accuracy():
+    curve, other = [(10, 0.1), (20, 0.5), (60, 0.8)], [(30, 0.2), (90, 0.7)]
+    read = [stats.iso_accuracy_ratio(curve, other, share * 0.7) for share in stats.SHARES]
+    columns = [np.array([column], dtype=float) for one in (curve, other) for column in zip(*one)]
+    assert stats.mean_log_ratio(*columns)[0] == pytest.approx(np.mean(np.log(read)))
+    assert stats.mean_log_ratio(*columns[2:], *columns[:2])[0] == pytest.approx(-np.mean(np.log(read)))
+
+
+def test_a_curve_that_is_another_stretched_has_its_factor_as_ratio_and_a_curve_of_nothing_has_none():
+    tokens, reached = np.array([[10.0, 20, 40], [5, 50, 60]]), np.array([[0.1, 0.5, 0.6], [0.2, 0.3, 0.9]])
+    assert stats.mean_log_ratio(0.7 * tokens, reached, tokens, reached) == pytest.approx(np.log([0.7, 0.7]))
+    assert np.isnan(stats.mean_log_ratio(tokens, 0 * reached, tokens, reached)).all()
+
+
+def test_values_within_groups_keep_the_slope_of_a_regression_with_an_intercept_a_group():
+    rng = np.random.default_rng(0)
+    groups, x = rng.integers(3, size=60), rng.normal(size=60)
+    y = 2 * x + 5 * groups + rng.normal(size=60)
+    within = stats.demean_within(x, groups)
+    columns = np.column_stack([x, np.eye(3)[groups]])
+    assert within @ y / (within @ within) == pytest.approx(np.linalg.lstsq(columns, y)[0][0])
+
+
+TRAININGS = [0.12, 0.20, 0.07, 0.15, 0.11]
+
+
+def test_over_trainings_that_share_nothing_the_test_is_the_t_of_scipy():
+    """Drawn problem by problem alone, a training's own error is in the spread already, and nothing is added."""
+    drawn = np.array(TRAININGS)[:, None] + np.random.default_rng(0).normal(0, 0.03, size=(5, 4000))
+    ours, scipys = stats.estimate_over_trainings(TRAININGS, drawn), scipy_stats.ttest_1samp(TRAININGS, 0.1)
+    assert ours.p_value(0.1) == pytest.approx(scipys.pvalue, rel=0.05)
+    low, high = scipys.confidence_interval()
+    assert (ours.interval().low, ours.interval().high) == pytest.approx((low, high), rel=0.05)
+
+
+def test_what_trainings_share_is_added_to_their_spread():
+    drawn = np.array(TRAININGS)[:, None] + np.random.default_rng(0).normal(0, 0.05, size=4000)
+    found = stats.estimate_over_trainings(TRAININGS, drawn)
+    assert found.error**2 == pytest.approx(np.var(TRAININGS, ddof=1) / 5 + 0.05**2, rel=0.05)
+    assert found.df > 4
+    with pytest.raises(stats.BadAnalysis, match="no spread over trainings"):
+        stats.estimate_over_trainings([0.1], drawn[:1])
+
+
+def test_intervals_over_trainings_and_problems_cover_the_truth():
+    """Problems, trainings and chance all vary, also where trainings hardly do."""
+    rng = np.random.default_rng(9)
+    for spread, shared in [(0.05, 0.3), (0.005, 0.3), (0.05, 0.02)]:
+        covered = []
+        for trial in range(600):
+            values = shared * rng.normal(size=(150, 1)) + spread * rng.normal(size=5) + rng.normal(0, 0.4, (150, 5))
+            drawn = stats.bootstrap_means(values, 200, trial).T
+            interval = stats.estimate_over_trainings(values.mean(axis=0), drawn).interval()
+            covered.append(interval.low <= 0 <= interval.high)
+        assert 0.93 <= np.mean(covered) <= 0.98, (spread, shared)
+
+
+def test_the_effect_that_could_be_seen_is_that_of_statsmodels():
+    error, n = 0.03, 5
+    of_statsmodels = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8) * error * np.sqrt(n)
+    assert stats.Estimate(0.0, error, n - 1).detectable() == pytest.approx(of_statsmodels, rel=1e-3)
+
+
+def test_one_more_draw_lies_in_the_prediction_interval_as_often_as_it_says():
+    rng = np.random.default_rng(10)
+    draws = rng.normal(size=(2000, 6))
+    inside = [one.low <= last <= one.high for *five, last in draws for one in [stats.prediction_interval(five)]]
+    assert 0.94 <= np.mean(inside) <= 0.96
+    assert stats.prediction_interval([0, 1], 9.0).high > stats.prediction_interval([0, 1]).high
+    with pytest.raises(stats.BadAnalysis, match="nothing about the next"):
+        stats.prediction_interval([1.0])
 
 
 @given(POINTS)
@@ -159,37 +219,6 @@ def test_difference_intervals_cover_the_truth():
     first, second = paired_answers(rng, 200, 0.1, 1000)
     intervals = [stats.paired_bootstrap(b, a, resamples=1000, seed=i) for i, (a, b) in enumerate(zip(first, second))]
     assert 0.93 <= np.mean([one.low <= 0.1 <= one.high for one in intervals]) <= 0.97
-
-
-def ratio_intervals(accuracy: float, chances: tuple[list[float], list[float]], truth: float) -> tuple[float, float]:
-    """Share of 1,000 intervals that cover the true ratio, and of those whose upper end is a number.
-
-    Tokens and accuracy of two models at three windows, the second thinking twice as long.
-    """
-    rng, windows, found = np.random.default_rng(3), np.array([50.0, 100.0, 200.0]), []
-    for trial in range(1000):
-        difficulty = rng.normal(0, 0.25, size=(250, 1))
-        noise = rng.lognormal(-0.02, 0.2, size=(2, 250, 3))
-        correct = [rng.random((250, 3)) < np.clip(np.array(chance) + 0.3 * difficulty, 0, 1) for chance in chances]
-        values = np.hstack([windows * noise[0], correct[0], 2 * windows * noise[1], correct[1]])
-        resamples = stats.bootstrap_means(values, 600, trial)
-        both = [stats.tokens_at_each(resamples[:, i : i + 3], resamples[:, i + 3 : i + 6], accuracy) for i in (0, 6)]
-        found.append(stats.token_ratio_interval(truth, *both))
-    return np.mean([one.low <= truth <= one.high for one in found]), np.mean([one.high < np.inf for one in found])
-
-
-def test_ratio_intervals_cover_the_truth():
-    both = ([0.3, 0.5, 0.7], [0.3, 0.5, 0.7])
-    covered, bounded = ratio_intervals(0.4, both, 0.5)
-    assert 0.93 <= covered <= 0.97
-    assert bounded == 1
-
-
-def test_ratio_intervals_cover_the_truth_where_half_of_the_draws_do_not_reach_the_accuracy():
-    """At the top of the weaker curve, where the study reads it off: no draw may be left out."""
-    covered, bounded = ratio_intervals(0.7, ([0.5, 0.7, 0.9], [0.3, 0.5, 0.7]), 0.25)
-    assert 0.93 <= covered <= 1
-    assert bounded > 0.99
 
 
 def test_tests_hold_their_size_and_power_is_what_the_formula_says():

@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import nct, norm
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 Curve = list[tuple[float, float]]  # (average thinking tokens, accuracy)
+SHARES = np.linspace(0.4, 0.8, 9)  # of the lower curve's top: where two curves are compared (docs/CLAIMS.md)
 
 
 class BadAnalysis(ValueError):
@@ -163,8 +167,6 @@ def problems_needed(difference: float, accuracy: float, power: float = 0.8, agre
     `accuracy` is that of the reference. `agreement` (0 to 1) says how far the two agree beyond chance: 0 is two
     independent models, 1 two that differ only where one gained. Normal approximation to McNemar's test (Connor, 1987).
     """
-    from scipy.stats import norm
-
     other = accuracy + difference
     if not 0 < abs(difference) < 1 or not 0 <= other <= 1:
         raise BadAnalysis(f"no such difference: {difference} from an accuracy of {accuracy}")
@@ -185,13 +187,17 @@ def tokens_at(curve: Curve, accuracy: float) -> float | None:
     return None if np.isnan(found) else float(found)
 
 
-def tokens_at_each(tokens: np.ndarray, reached: np.ndarray, accuracy: float) -> np.ndarray:
-    """`tokens_at` for many curves: (resamples x points) tokens and accuracies to (resamples,), NaN: not reached."""
+def tokens_at_each(tokens: np.ndarray, reached: np.ndarray, accuracy: float | np.ndarray) -> np.ndarray:
+    """`tokens_at` for many curves: (resamples x points) tokens and accuracies to (resamples,), NaN: not reached.
+
+    `accuracy`: one for all, or one a curve.
+    """
     tokens, reached = np.asarray(tokens, dtype=float), np.asarray(reached, dtype=float)
     order = np.argsort(tokens, axis=1, kind="stable")
     tokens, reached = np.take_along_axis(tokens, order, axis=1), np.take_along_axis(reached, order, axis=1)
     # Means summed in another order must not miss an accuracy by a rounding error.
-    at_least = reached >= accuracy - 1e-12
+    accuracy = np.broadcast_to(accuracy, len(tokens))
+    at_least = reached >= accuracy[:, None] - 1e-12
     first = at_least.argmax(axis=1)
     rows = np.arange(len(tokens))
     before = np.maximum(first - 1, 0)
@@ -207,23 +213,80 @@ def iso_accuracy_ratio(curve: Curve, reference_curve: Curve, accuracy: float) ->
     return None if tokens is None or not reference else tokens / reference
 
 
-def token_ratio_interval(estimate: float | None, tokens: np.ndarray, reference: np.ndarray) -> Interval:
-    """The interval of a ratio of token needs from their resamples, NaN where an accuracy was not reached.
+def mean_log_ratio(
+    tokens: np.ndarray, reached: np.ndarray, other_tokens: np.ndarray, other_reached: np.ndarray
+) -> np.ndarray:
+    """Log of the tokens of curves over those of others at equal accuracy, its mean over `SHARES` of the lower top.
 
-    No draw is dropped. One in which only the reference does not reach it lies below every ratio (0), one in which only
-    the subject does not lies above (infinity); one in which neither does says nothing and widens the interval at both
-    ends. `undefined` is the share of all three.
+    All are (resamples x points), what returns is (resamples,); NaN where the lower curve gets nothing right. No one
+    accuracy decides, and a plateau at the top, where tokens buy nothing, does not enter. Where a curve's first point
+    is above an accuracy already, that point's tokens count.
     """
-    missing, reference_missing = np.isnan(tokens), np.isnan(reference)
-    ratio = tokens / reference
-    low = np.where(reference_missing, 0, np.where(missing, np.inf, ratio))
-    high = np.where(missing, np.inf, np.where(reference_missing, 0, ratio))
-    undefined = float(np.mean(missing | reference_missing))
-    if estimate is None:
-        return Interval(None, None, None, undefined)
-    # Between a number and infinity nothing can be interpolated: the ends are resamples.
-    ends = np.percentile(low, 2.5, method="lower"), np.percentile(high, 97.5, method="higher")
-    return Interval(estimate, *map(float, ends), undefined)
+    top = np.minimum(reached.max(axis=1), other_reached.max(axis=1))
+    ratios = [
+        np.log(tokens_at_each(tokens, reached, share * top) / tokens_at_each(other_tokens, other_reached, share * top))
+        for share in SHARES
+    ]
+    return np.where(top > 0, np.mean(ratios, axis=0), np.nan)
+
+
+def demean_within(values, groups) -> np.ndarray:
+    """Values minus the mean of their group: with it a slope is one within groups, each with its own intercept."""
+    values, (_, places) = np.asarray(values, dtype=float), np.unique(groups, return_inverse=True)
+    return values - (np.bincount(places, values) / np.bincount(places))[places]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error and the degrees of freedom of its t distribution."""
+
+    value: float
+    error: float
+    df: float
+
+    def interval(self) -> Interval:
+        half = student.ppf(0.975, self.df) * self.error
+        return Interval(self.value, float(self.value - half), float(self.value + half))
+
+    def p_value(self, null: float = 0.0) -> float:
+        """Of the two-sided test that it is `null`; 1 where nothing spreads, since nothing is known of chance then."""
+        return float(2 * student.sf(abs(self.value - null) / self.error, self.df)) if self.error else 1.0
+
+    def detectable(self, power: float = 0.8) -> float:
+        """The distance from a null that this test, two-sided at 5%, sees with such a power."""
+        bar = student.ppf(0.975, self.df)
+        return float(self.error * brentq(lambda far: nct.sf(bar, self.df, far) - power, 0, 40 * bar))
+
+
+def estimate_over_trainings(by_training, drawn: np.ndarray) -> Estimate:
+    """The mean over two or more trainings, each measured on the same problems, for other trainings and other problems.
+
+    `by_training`: an estimate each (trainings,); `drawn`: its bootstrap over problems (trainings x resamples), each
+    draw of problems shared by all trainings. Their spread gives the classical t with trainings - 1 degrees of freedom.
+    It knows nothing of what the problems have in common for all trainings: that variance is added, without the part
+    that is in the spread already, and the degrees of freedom are Satterthwaite's. Raises BadAnalysis for fewer than
+    two trainings.
+    """
+    by_training, drawn = np.asarray(by_training, dtype=float), np.asarray(drawn, dtype=float)
+    count = len(by_training)
+    if count < 2:
+        raise BadAnalysis("one training has no spread over trainings")
+    spread = by_training.var(ddof=1) / count
+    of_mean, alone = drawn.mean(axis=0).var(ddof=1), drawn.var(axis=1, ddof=1).mean()
+    shared = max(0.0, of_mean - (alone - of_mean) / (count - 1))
+    if not spread:
+        return Estimate(float(by_training.mean()), float(np.sqrt(shared)), count - 1)
+    df = (spread + shared) ** 2 / (spread**2 / (count - 1))  # problems are many: theirs adds next to nothing
+    return Estimate(float(by_training.mean()), float(np.sqrt(spread + shared)), float(df))
+
+
+def prediction_interval(values, more_variance: float = 0.0) -> Interval:
+    """Where one more draw should lie at 95%, from two or more (t); `more_variance` is what it has beyond theirs."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        raise BadAnalysis("one value says nothing about the next")
+    error = np.sqrt(values.var(ddof=1) * (1 + 1 / len(values)) + more_variance)
+    return Estimate(float(values.mean()), float(error), len(values) - 1).interval()
 
 
 def area_under_curve(curve: Curve, low: float, high: float) -> float:

@@ -3,9 +3,8 @@
 import pandas as pd
 import pytest
 
-from tests.analysis.test_analysis import PROBLEMS, frame_of, row
-from z1lib.analysis import efficiency, tables
-from z1lib.records import Grade, Problem
+from tests.analysis.test_analysis import frame_of, row
+from z1lib.analysis import efficiency
 from z1lib.stats import BadAnalysis
 
 PAIR, RIVAL = ("z1", "shifted_window"), ("z1", "truncation")
@@ -46,24 +45,9 @@ def test_the_front_holds_what_no_other_policy_beats_on_all_problems():
     assert set(efficiency.front(few, [PAIR, RIVAL], "thinking_tokens").policy) == {"truncation"}
 
 
-def test_the_iso_accuracy_ratio_is_read_where_both_were_asked():
-    frame = two_curves()
-    accuracy, ratio, n = efficiency.iso_accuracy_interval(frame, PAIR, RIVAL, 200, 0)
-    assert (accuracy, ratio.estimate, n) == (1, 0.5, 2)
-    more = [*"cdefgh"]
-    problems = [*PROBLEMS, *(Problem(p, p, "text", "1", 1, "tracing") for p in more)]
-    rows = [row(p, w, w) for p in [*"ab", *more] for w in (4, 16)]
-    rows += [row(p, w, 2 * w, "truncation") for p in "ab" for w in (4, 16)]
-    right = {("a", 4), ("a", 16), ("b", 16)}  # the subject alone was asked the others, and failed
-    grades = [Grade(r.problem_id, (r.problem_id, r.window) in right, "1", "r", None, r.key) for r in rows]
-    assert efficiency.iso_accuracy_interval(tables.join(problems, rows, grades), PAIR, RIVAL, 200, 0)[::2] == (1, 2)
-
-
 def test_pairs_that_share_no_problem_are_refused():
     apart = frame_of(
         [row("a", 4, 4), row("a", 8, 8), row("b", 4, 4, "truncation"), row("b", 8, 8, "truncation")], set()
     )
     with pytest.raises(BadAnalysis, match="have no problem in common"):
         efficiency.compare_efficiency(apart, PAIR, [RIVAL], "total_tokens", 50, 0)
-    with pytest.raises(BadAnalysis, match="have no problem in common"):
-        efficiency.iso_accuracy_interval(apart, PAIR, RIVAL, 50, 0)

@@ -76,13 +76,6 @@ def test_every_subset_has_its_accuracy_over_problems_and_trainings():
     assert table.benchmark.tolist() == ["toy"] * 3
 
 
-def test_a_claim_about_subsets_is_tested_over_trainings_and_compares_with_the_first():
-    table = subsets.make_claims(make_frame({"longest": 0.8, "random": 0.3, "full": 0.8}), PROFILE)
-    assert table.claim.tolist() == [f"longest trajectories teach more than {name}" for name in ("random", "full")]
-    assert table.estimate.tolist() == pytest.approx([0.5, 0])
-    assert table.seeds.tolist() == [2, 2]
-
-
 @pytest.mark.slow
 def test_make_ablation_trains_decodes_and_compares_every_subset_and_does_nothing_twice(tmp_path):
     folder = clone_project(tmp_path / "clone")

@@ -66,18 +66,27 @@ def test_a_text_without_the_block_is_named(tmp_path):
         publish.fill(tmp_path / "page.md", "b", "new")
 
 
+def test_claims_that_were_not_run_are_shown_without_a_number(tmp_path):
+    ends = {"estimate": [0.5, None], "low": [0.4, None], "high": [0.6, None]}
+    columns = {"claim": ["A", "B"], "problem_set": "p", "n": [9, 0], "seeds": [2, 0], "verdict": ["refuted", "not run"]}
+    pd.DataFrame({**columns, **ends}).to_csv(tmp_path / "claims.csv")
+    first, second = publish.show_claims(tmp_path, columns=()).splitlines()[2:]
+    assert "| 0.50 [0.40, 0.60]" in first
+    assert "nan" not in second
+
+
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_the_committed_results_are_what_is_written_today(folder):
     """Also whether their code is still today's: after an edit `make publish` writes the sentence anew."""
     assert (folder / "RESULTS.md").read_text(encoding="utf-8") == publish.write_results(folder)
 
 
-def test_the_readme_and_contributing_hold_what_is_generated():
+def test_the_readme_and_other_texts_hold_what_is_generated():
     headline = publish.write_headline(Path("figures") / publish.HEADLINE)
     assert f"<!-- results: generated -->\n{headline}<!-- end of results -->" in (ROOT / "README.md").read_text()
     plan = f"```\n{publish.z1lib.__doc__}```\n"
-    for name in ("README.md", "CONTRIBUTING.md"):
-        assert f"<!-- plan: generated -->\n{plan}<!-- end of plan -->" in (ROOT / name).read_text()
+    for name, text in (("README.md", plan), ("CONTRIBUTING.md", plan), ("docs/CLAIMS.md", publish.write_plan())):
+        assert f"<!-- plan: generated -->\n{text}<!-- end of plan -->" in (ROOT / name).read_text()
 
 
 def test_what_is_committed_is_little_and_nothing_twice():
@@ -97,10 +106,12 @@ def test_the_code_of_a_stage_is_todays_until_something_that_runs_changes():
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
-def test_every_claim_has_its_columns_and_one_of_three_verdicts(folder):
+def test_every_claim_has_its_columns_and_a_verdict_or_was_not_run(folder):
     table = pd.read_csv(folder / "claims.csv")
     wanted = "claim estimand problem_set n seeds estimate low high test verdict"
     assert list(table) == wanted.split()
-    assert set(table.verdict) <= {"supported", "refuted", "undecided"}
-    assert ((table.low <= table.estimate) & (table.estimate <= table.high)).all()
+    assert set(table.verdict) <= {"supported", "refuted", "undecided", "not run"}
+    assert ((table.seeds == 0) == (table.verdict == "not run")).all()
+    shown = table.dropna(subset="estimate")
+    assert ((shown.low <= shown.estimate) & (shown.estimate <= shown.high)).all()
     assert json.loads((folder / "provenance.json").read_text())["profile"] == folder.name

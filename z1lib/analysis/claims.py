@@ -1,49 +1,112 @@
-"""The claims of the paper that a run can speak to: one row each, with its estimate, interval, test and verdict.
+"""The verdicts on the plan's claims, and the models that a study of one run is about.
 
-`supported` and `refuted` need a test at 5%, corrected after Holm where several are made together, or for a ratio a 95%
-interval that leaves out 1; all else is `undecided`.
+A claim is *refuted* where the 95% interval lies wholly beyond the bound that the plan gives for it, *supported* where
+the test against the other bound has p at most 5% after Holm's correction over its family, else *undecided*. It takes
+two trainings to decide anything: another training of the same recipe gives another model.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats as tests
 
-from z1lib.analysis.efficiency import iso_accuracy_interval
-from z1lib.analysis.tables import problem_table
+from z1lib.analysis.estimands import Claim, Measured, read_plan
 from z1lib.profile import Profile
-from z1lib.stats import (
-    BadAnalysis,
-    Interval,
-    bootstrap_means,
-    correct_family,
-    paired_bootstrap,
-    paired_tests,
-    percentile_interval,
-)
+from z1lib.stats import Estimate, Interval, correct_family, estimate_over_trainings, percentile_interval
 
 COLUMNS = ["claim", "estimand", "problem_set", "n", "seeds", "estimate", "low", "high", "test", "verdict"]
+BY_SEED = ["claim", "problem_set", "training_seed", "n", "estimate", "error"]
 LEVEL = 0.05  # of every test, after Holm's correction over its family
-OFTEN = 0.2  # a window that cuts fewer completions than this says little about the hint
+NOT_RUN = "not run"
 
 
-def make_claims(frame: pd.DataFrame, profile: Profile, sets: list[str]) -> pd.DataFrame:
-    """The claims table of a run of one training a model. A claim that the run cannot speak to has no row.
+def make_claims(measured: dict[str, Measured | str]) -> pd.DataFrame:
+    """The claims table from `estimands.measure`: a row for every claim of the plan, in its order.
 
-    `sets`: the problem sets large enough to conclude from (`tables.main_sets`). Raises BadAnalysis where policies that
-    are compared have other windows or problems.
+    `estimate`, `low`, `high`: over trainings and problems; of one training, over problems; missing where nothing is
+    measured. `n` counts problems, `seeds` trainings.
     """
-    resamples, seed, subject = profile.analysis.resamples, profile.seed, subject_of(profile)
-    parts = [frame[frame.problem_set == name] for name in sets]
-    rows = _scaling(parts, subject, resamples, seed)
-    for part in parts:
-        rows += _hints(part, subject[0], resamples, seed)
-        rows += _adaptivity(part, subject[0], resamples, seed)
-        for rival in rivals_of(profile):
-            rows += _efficiency(part, subject, rival, resamples, seed)
-    rows += _transfer(frame, subject[0], profile, resamples, seed)
-    return pd.DataFrame([{"seeds": 1, **row} for row in rows], columns=COLUMNS)
+    plan = read_plan()
+    estimates = {name: _estimate(one) for name, one in measured.items() if _is_measured(one)}
+    p_values = _correct(plan, estimates)
+    rows = [_row(claim, measured[claim.id], estimates.get(claim.id), p_values.get(claim.id)) for claim in plan]
+    verdicts = {claim.id: row["verdict"] for claim, row in zip(plan, rows)}
+    for claim, row in zip(plan, rows):
+        if claim.needs and row["verdict"] == "supported" and verdicts[claim.needs] != "supported":
+            row |= {"verdict": "undecided", "test": f"{row['test']}; does not count, {claim.needs} is not supported"}
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def list_seeds(measured: dict[str, Measured | str]) -> pd.DataFrame:
+    """A row a claim and training: its estimate and standard error over problems, ratios as logarithms."""
+    rows = [
+        (claim.id, " + ".join(claim.problem_sets.split()), seed, one.n, estimate, error)
+        for claim in read_plan()
+        if _is_measured(one := measured[claim.id])
+        for seed, estimate, error in zip(one.seeds, one.by_training, one.errors)
+    ]
+    return pd.DataFrame(rows, columns=BY_SEED)
+
+
+def decide(claim: Claim, interval: Interval, p: float) -> str:
+    """The verdict from a 95% interval and the corrected p-value of the test against the bound for support.
+
+    An interval between the two bounds is an effect that is there and too small to be what is claimed: refuted.
+    """
+    if _is_beyond(claim.bound("refuted"), interval.low, interval.high):
+        return "refuted"
+    beyond = _is_beyond(claim.bound("supported"), interval.estimate, interval.estimate)
+    return "supported" if p <= LEVEL and beyond else "undecided"
+
+
+def _is_beyond(bound: tuple[str, float], low: float, high: float) -> bool:
+    side, value = bound
+    return low > value if side == ">" else high < value
+
+
+def _is_measured(one: Measured | str) -> bool:
+    return not isinstance(one, str) and not np.isnan(one.by_training).any() and one.drawn.shape[1] > 1
+
+
+def _estimate(one: Measured) -> Estimate | None:
+    """None of one training."""
+    return estimate_over_trainings(one.by_training, one.drawn) if len(one.seeds) > 1 else None
+
+
+def _correct(plan: tuple[Claim, ...], estimates: dict[str, Estimate | None]) -> dict[str, float]:
+    """Holm's corrected p-values; a claim of the family that is not measured here counts as one that fails."""
+    found = {claim.id: estimates[claim.id] for claim in plan if estimates.get(claim.id)}
+    raw = {claim.id: found[claim.id].p_value(claim.bound("supported")[1]) for claim in plan if claim.id in found}
+    for family in {claim.family for claim in plan} - {""}:
+        names = [claim.id for claim in plan if claim.family == family]
+        corrected = correct_family([raw.get(name, 1.0) for name in names])
+        raw |= {name: p for name, p in zip(names, corrected) if name in found}
+    return raw
+
+
+def _row(claim: Claim, one: Measured | str, estimate: Estimate | None, p: float | None) -> dict:
+    row = {"claim": f"{claim.id}: {claim.claim}", "estimand": claim.estimand, "seeds": 0, "n": 0}
+    row |= {"problem_set": " + ".join(claim.problem_sets.split()), "test": one, "verdict": NOT_RUN}
+    if isinstance(one, str):
+        return row
+    row |= {"n": one.n, "seeds": len(one.seeds), "verdict": "undecided"}
+    if not _is_measured(one):
+        return row | {"test": "nothing is right, so there is no equal accuracy"}
+    if estimate is None:
+        interval, test = percentile_interval(one.by_training[0], one.drawn[0]), "one training decides nothing"
+    else:
+        interval, test = estimate.interval(), _say_test(claim, len(one.seeds), estimate, p)
+        row["verdict"] = decide(claim, interval, p)
+    ends = {name: claim.show(getattr(interval, name)) for name in ("estimate", "low", "high")}
+    return row | ends | {"test": test}
+
+
+def _say_test(claim: Claim, trainings: int, estimate: Estimate, p: float) -> str:
+    """The test, and the smallest effect that it would have seen four times in five."""
+    side, bound = claim.bound("supported")
+    seen = claim.show(bound + (1 if side == ">" else -1) * estimate.detectable())
+    of = sum(other.family == claim.family for other in read_plan())
+    corrected = f", Holm of {of}" if claim.family else ""
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"t over {trainings} trainings{corrected}: {chance}; 80% power {side} {seen:.2f}"
 
 
 def subject_of(profile: Profile) -> tuple[str, str]:
@@ -56,131 +119,8 @@ def rivals_of(profile: Profile) -> list[tuple[str, str]]:
     return [pair for pair in profile.inference.models.items() if pair[1] == "budget_forcing"]
 
 
-def decide(estimate: float, p: float, null: float = 0.0) -> str:
-    """The verdict on "more than `null`" from an estimate and the corrected p-value of its two-sided test."""
-    return "undecided" if not p <= LEVEL else "supported" if estimate > null else "refuted"
-
-
-def decide_by_interval(interval: Interval, null: float) -> str:
-    """The verdict on "more than `null`" where the 95% interval is the test; none where every resample was alike."""
-    if interval.estimate is None or interval.is_degenerate or interval.low <= null <= interval.high:
-        return "undecided"
-    return "supported" if interval.low > null else "refuted"
-
-
-def _row(claim: str, estimand: str, part: pd.DataFrame, n: int, found: Interval, test: str, verdict: str) -> dict:
-    ends = {"estimate": found.estimate, "low": found.low, "high": found.high}
-    where = {"problem_set": part.problem_set.iloc[0], "n": n}
-    return {"claim": claim, "estimand": estimand, **where, **ends, "test": test, "verdict": verdict}
-
-
-def _compare(claims: list[str], estimand: str, parts: list, pairs: list, resamples: int, seed: int) -> list[dict]:
-    """Rows of claims that one accuracy is higher than another on the same problems; together they are one family."""
-    rows = []
-    for claim, part, pair, p in zip(claims, parts, pairs, paired_tests(pairs, resamples, seed)):
-        gain = paired_bootstrap(*pair, resamples, seed)
-        test = "McNemar" if set(np.unique(pair)) <= {0, 1} else "paired bootstrap"
-        test += f"{', Holm' * (len(pairs) > 1)}: {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}"
-        rows.append(_row(claim, estimand, part, len(pair[0]), gain, test, decide(gain.estimate, p)))
-    return rows
-
-
-def _scaling(parts: list[pd.DataFrame], subject: tuple[str, str], resamples: int, seed: int) -> list[dict]:
-    correct = [problem_table(part, *subject, "correct") for part in parts]
-    first, last = correct[0].columns[0], correct[0].columns[-1]
-    if first == last:
-        return []
-    estimand = f"accuracy at a window of {last} minus at {first}"
-    pairs = [(table[last], table[first]) for table in correct]
-    return _compare(["a larger window buys accuracy"] * len(parts), estimand, parts, pairs, resamples, seed)
-
-
-def _hints(part: pd.DataFrame, model: str, resamples: int, seed: int) -> list[dict]:
-    """The hint against cutting at the same place, and against spending the same tokens: means over the windows."""
-    controls = {"truncation": "cutting at the same place", "truncation_matched": "spending the same tokens"}
-    windowed = problem_table(part, model, "shifted_window", "correct")
-    overran = problem_table(part, model, "shifted_window", "overran").mean()
-    often = list(overran.index[overran > OFTEN])
-    if not often:
-        return []
-    pairs = []
-    for control in controls:
-        cut = problem_table(part, model, control, "correct")
-        if set(windowed) != set(cut) or set(windowed.index) != set(cut.index):
-            raise BadAnalysis(f"{model}: shifted_window and {control} have other windows or problems")
-        pairs.append([one[often].mean(axis=1) for one in (windowed, cut.loc[windowed.index])])
-    estimand = f"accuracy with it minus without, mean of windows {often[0]} to {often[-1]}"
-    claims = [f"the hint helps against {words}" for words in controls.values()]
-    return _compare(claims, estimand, [part, part], pairs, resamples, seed)
-
-
-def _adaptivity(part: pd.DataFrame, model: str, resamples: int, seed: int) -> Iterator[dict]:
-    """The two levels hold different problems, so each is drawn by itself."""
-    rows = part[(part.model == model) & (part.policy == "unbounded")]
-    if rows.level.nunique() < 2:
-        return
-    low, high = rows.level.min(), rows.level.max()
-    ends = [rows[rows.level == level].groupby("problem_id").thinking_tokens.mean() for level in (low, high)]
-    drawn = [bootstrap_means(tokens.to_numpy()[:, None], resamples, seed + i)[:, 0] for i, tokens in enumerate(ends)]
-    ratio = percentile_interval(ends[1].mean() / ends[0].mean(), drawn[1] / drawn[0])
-    estimand = f"thinking tokens at level {high} over level {low}, no window"
-    verdict, n = decide_by_interval(ratio, 1.0), sum(map(len, ends))
-    yield _row("thinking grows with complexity", estimand, part, n, ratio, "bootstrap", verdict)
-
-
-def _efficiency(
-    part: pd.DataFrame, subject: tuple[str, str], rival: tuple[str, str], resamples: int, seed: int
-) -> list[dict]:
-    accuracy, ratio, n = iso_accuracy_interval(part, subject, rival, resamples, seed)
-    if not accuracy:  # one of the two gets nothing right
-        return []
-    estimand = f"thinking tokens of {subject[0]} over {rival[0]} at accuracy {accuracy:.2f}"
-    fewer = {"supported": "refuted", "refuted": "supported"}  # the claim is "less than 1"
-    verdict = decide_by_interval(ratio, 1.0)
-    claim = "the same accuracy for fewer tokens"
-    return [_row(claim, estimand, part, n, ratio, "paired bootstrap", fewer.get(verdict, verdict))]
-
-
 def transfer_sets(frame: pd.DataFrame, profile: Profile) -> list[str]:
     """The problem sets that are neither code nor of the family trained on."""
     family = profile.curation.train_source.split("_")[0]
     sets = frame[frame.kind != "code"].problem_set.unique()
     return [name for name in sets if not name.startswith(family)]
-
-
-def _transfer(frame: pd.DataFrame, model: str, profile: Profile, resamples: int, seed: int) -> list[dict]:
-    """Tuned minus base on what is not of the family trained on, left alone; one family of tests."""
-    sets = transfer_sets(frame, profile)
-    if not {"base", model} <= set(profile.inference.models) or model == "base":
-        return []
-    parts = [frame[frame.problem_set == name] for name in sets]
-    pairs = []
-    for part in parts:
-        tuned, base = (problem_table(part, who, "unbounded", "correct").iloc[:, 0] for who in (model, "base"))
-        shared = tuned.index.intersection(base.index)
-        pairs.append((tuned[shared], base[shared]))
-    estimand = "accuracy of tuned minus base, no window"
-    return _compare(["code teaches more than code"] * len(parts), estimand, parts, pairs, resamples, seed)
-
-
-def claims_of_subsets(by_seed: dict[str, list[float]], problem_set: str, n: int, first: str) -> pd.DataFrame:
-    """The paper's Table 2 at our scale: does `first` teach more than each other subset? t over trainings, Holm.
-
-    `by_seed`: subset -> the accuracy of each of its trainings. Intervals over problems alone say nothing about a
-    recipe, so the trainings are the sample; their spread is pooled over the two that are compared.
-    """
-    others = [name for name in by_seed if name != first]
-    results = [tests.ttest_ind(by_seed[first], by_seed[name]) for name in others]
-    corrected = correct_family([float(result.pvalue) for result in results])
-    rows = []
-    for name, result, p in zip(others, results, corrected):
-        gain, ends = float(np.mean(by_seed[first]) - np.mean(by_seed[name])), result.confidence_interval()
-        row = {
-            "claim": f"{first} trajectories teach more than {name}",
-            "estimand": "accuracy at the widest window, difference",
-        }
-        row |= {"problem_set": problem_set, "n": n, "seeds": len(by_seed[name]), "estimate": gain, "low": ends.low}
-        rows.append(
-            row | {"high": ends.high, "test": f"t over trainings, Holm: p = {p:.3f}", "verdict": decide(gain, p)}
-        )
-    return pd.DataFrame(rows, columns=COLUMNS)

@@ -1,4 +1,4 @@
-"""Which (model, policy) pair spends its tokens better: area under the curve, tokens per answer, front, iso-accuracy."""
+"""Which (model, policy) pair spends its tokens better: area under the curve, tokens per answer, front."""
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,6 @@ from z1lib.stats import (
     bootstrap_means,
     pareto_front,
     percentile_interval,
-    token_ratio_interval,
-    tokens_at_each,
 )
 
 
@@ -96,23 +94,3 @@ def front(frame: pd.DataFrame, pairs: list[tuple[str, str]], tokens: str) -> pd.
     best = [points[i] for i in pareto_front([point[3:] for point in points])]
     columns = ["model", "policy", "window", tokens, "accuracy"]
     return pd.DataFrame(best, columns=columns).sort_values(tokens, ignore_index=True).assign(n=problems)
-
-
-def iso_accuracy_interval(
-    frame: pd.DataFrame, pair: tuple[str, str], reference: tuple[str, str], resamples: int, seed: int
-) -> tuple[float, Interval, int]:
-    """The iso-accuracy token ratio of two (model, policy) pairs at the highest accuracy that both curves reach.
-
-    All on the problems both answered. Returns the accuracy, the ratio with its interval, the number of problems.
-    """
-    values, ends = _paired_columns(frame, pair, reference, "thinking_tokens")
-    _, correct, _, other_correct = np.split(values.mean(axis=0), ends)
-    accuracy = float(min(correct.max(), other_correct.max()))
-
-    def needed(means: np.ndarray) -> list[np.ndarray]:
-        tokens, correct, other_tokens, other_correct = np.split(means, ends, axis=1)
-        return [tokens_at_each(tokens, correct, accuracy), tokens_at_each(other_tokens, other_correct, accuracy)]
-
-    subject, rival = needed(values.mean(axis=0, keepdims=True))
-    interval = token_ratio_interval(float(subject[0] / rival[0]), *needed(bootstrap_means(values, resamples, seed)))
-    return accuracy, interval, len(values)

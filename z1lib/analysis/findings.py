@@ -3,6 +3,7 @@
 import pandas as pd
 
 from z1lib import published
+from z1lib.analysis.estimands import read_plan
 from z1lib.analysis.tables import first_correct, problem_table
 from z1lib.stats import (
     Interval,
@@ -11,6 +12,7 @@ from z1lib.stats import (
     mean_interval,
     paired_bootstrap,
     percentile_interval,
+    prediction_interval,
     problems_needed,
 )
 
@@ -122,6 +124,29 @@ def say_hints(frame: pd.DataFrame, table: pd.DataFrame) -> str:
             f"{say_p(row.p, _test(frame))}, on {row.n} problems: {verdict(row.gain, row.p)}."
         )
     return "**Measured.**\n" + "\n".join(lines)
+
+
+def say_one_more(seeds: pd.DataFrame, published_seeds: pd.DataFrame) -> str:
+    """Each claim's estimate of this one training beside where one more of the published recipe should lie at 95%.
+
+    Both are tables of `claims.list_seeds`. Where this training had fewer problems than the published ones, what that
+    adds to its error is added to theirs. A claim with other than one training here, or fewer than two there, has no
+    line.
+    """
+    lines = []
+    for claim in read_plan():
+        [ours, theirs] = (table[table.claim == claim.id] for table in (seeds, published_seeds))
+        if len(ours) != 1 or len(theirs) < 2:
+            continue
+        [estimate], more = ours.estimate, max(0.0, (ours.error**2).mean() - (theirs.error**2).mean())
+        range_ = prediction_interval(theirs.estimate, more)
+        where = "as expected" if range_.low <= estimate <= range_.high else "outside of it"
+        low, high = claim.show(range_.low), claim.show(range_.high)
+        lines.append(
+            f"* {claim.id}, {claim.claim}: {claim.show(estimate):.2f}; one more training should lie in "
+            f"[{low:.2f}, {high:.2f}], by {len(theirs)} published ones: {where}."
+        )
+    return "**Measured.** This training beside the published ones:\n" + "\n".join(lines) if lines else ""
 
 
 def say_power(accuracy: float, n: int) -> str:

