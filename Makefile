@@ -75,11 +75,6 @@ $(RUN)/%.ipynb: notebooks/%.ipynb | own
 verify: own ## do the committed results of PROFILE follow from its completions, and does your run agree with them?
 	@$(BIN)/python -m z1lib.pages.verify $(RUN) figures/$(PROFILE)
 
-ABLATION ?= mini_ablation
-ablation: own ## train on subsets of the data (the paper's Table 2) one after the other, and compare them
-	$(MAKE) --no-print-directory PROFILE=$(ABLATION) runs/$(ABLATION)/03_windowed_inference.ipynb
-	$(BIN)/python -m z1lib.analysis.subsets runs/$(ABLATION)
-
 publish: own ## put the results of a run into figures/PROFILE, and make every generated text anew
 	@$(BIN)/python -m z1lib.pages.publish $(RUN) figures/$(PROFILE)
 
@@ -125,5 +120,5 @@ demo: own ## a page to watch two policies think: make demo [ARGS="--model FOLDER
 clean: ## remove the runs of PROFILE (figures and .venv stay)
 	rm -rf $(RUN)
 
-.PHONY: help setup own reproduce only verify ablation publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
+.PHONY: help setup own reproduce only verify publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
 .SECONDARY:

@@ -22,6 +22,8 @@ STYLES = {
     ("z1", "truncation_matched"): ("#009E73", "^", "--"),
     ("r1", "budget_forcing"): ("#D55E00", "s", "-"),
     ("s1", "budget_forcing"): ("#E69F00", "P", "-"),
+    ("z1_think", "budget_forcing"): ("#E69F00", "p", "-"),
+    ("r1_plain", "shifted_window"): ("#882255", "X", "-."),
     ("base", "shifted_window"): ("#666666", "D", "-."),
 }
 CONTROLS = re.compile("truncation|unbounded|hint: ")  # drawn for the models of STYLES alone

@@ -27,7 +27,7 @@ def complete(text: str, model: str = "z1") -> Completion:
         (SUM, "7", ("a = a + 3: 1+3=4", "a = a + 3: 1+3=5"), "sum"),
         (SUM, "7", ("a = a + 3: 1+3=4", "a = a + 3: 2+3=5"), "operand"),
         (SUM, "7", ("a = a + 3: 1+3=4", "a = a + 2: 1+2=3"), "statement"),
-        (SUM, "7", ("i=1 of 2", "i=1 of 3"), "loop"),
+        (SUM, "7", ("i=1 last", "i=1 left 2"), "loop"),
         (SUM, "7", ("\\boxed{7}", "\\boxed{4}"), "answer"),
         (BRANCH, "4", ("5-3=2 yes, if x > 3:", "5-3=-2 no, else:"), "comparison"),
         (BRANCH, "4", ("a = a + 2: 1+2=3", "a = a + 1: 1+1=2"), "other branch"),

@@ -65,8 +65,8 @@ def test_a_manner_says_how_much_of_every_executed_statement_is_told(manner, step
 def test_nested_loops_start_their_values_anew():
     told = telling.narrate("a = 1\nfor j in range(2):\n    for i in range(2):\n        a = a + i\nprint(a)")
     assert [step for step in told.steps if step.startswith(("i", "j"))] == [
-        *("j=0 of 2", "i=0 of 2", "i=1 of 2", "i done"),
-        *("j=1 of 2", "i=0 of 2", "i=1 of 2", "i done", "j done"),
+        *("j=0 left 1", "i=0 left 1", "i=1 last", "i done"),
+        *("j=1 last", "i=0 left 1", "i=1 last", "i done", "j done"),
     ]
 
 

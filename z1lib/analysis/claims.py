@@ -8,7 +8,8 @@ two trainings to decide anything: another training of the same recipe gives anot
 import numpy as np
 import pandas as pd
 
-from z1lib.analysis.estimands import Claim, Measured, read_plan
+from z1lib.analysis.estimands import UNTRAINED, Claim, Measured, read_plan
+from z1lib.problems.tracing import family_of
 from z1lib.profile import Profile
 from z1lib.stats import Estimate, Interval, correct_family, estimate_over_trainings, percentile_interval
 
@@ -110,17 +111,17 @@ def _say_test(claim: Claim, trainings: int, estimate: Estimate, p: float) -> str
 
 
 def subject_of(profile: Profile) -> tuple[str, str]:
-    """(model, policy) that the study is about: the last of the profile's models under the shifted window."""
-    return next(pair for pair in reversed(profile.inference.models.items()) if pair[1] == "shifted_window")
+    """(run, policy) that the study is about."""
+    return profile.subject, "shifted_window"
 
 
 def rivals_of(profile: Profile) -> list[tuple[str, str]]:
-    """The models under budget forcing."""
-    return [pair for pair in profile.inference.models.items() if pair[1] == "budget_forcing"]
+    """Every other run under its own policy, the first that the profile names for it, but the untrained model."""
+    others = [run for run in profile.inference.models if run not in (profile.subject, UNTRAINED)]
+    return [(run, profile.inference.models[run][0]) for run in others]
 
 
-def transfer_sets(frame: pd.DataFrame, profile: Profile) -> list[str]:
-    """The problem sets that are neither code nor of the family trained on."""
-    family = profile.curation.train_source.split("_")[0]
+def transfer_sets(frame: pd.DataFrame) -> list[str]:
+    """The problem sets that are neither code nor of a family trained on."""
     sets = frame[frame.kind != "code"].problem_set.unique()
-    return [name for name in sets if not name.startswith(family)]
+    return [name for name in sets if not family_of(name)]

@@ -154,19 +154,19 @@ def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
     return figure
 
 
-def accuracy_by_subset(table: pd.DataFrame) -> Figure:
-    """Accuracy against thinking tokens of models trained on subsets of the data, with 95% intervals."""
-    colours = ["#0072B2", "#D55E00", "#009E73", "#666666", "#CC79A7"]
-    figure, axes = make_axes(table.benchmark.nunique())
-    for axis, (benchmark, rows) in zip(axes, table.groupby("benchmark", sort=False)):
-        for row, marker, colour in zip(rows.itertuples(), "os^Dv", colours):
-            errors = [[row.accuracy - row.accuracy_low], [row.accuracy_high - row.accuracy]]
-            of = f"{row.examples} examples of {row.mean_trajectory_tokens:.0f} tokens, {row.seeds} seed(s)"
-            style = {"fmt": marker, "color": colour, "capsize": 3, "label": f"{row.subset}: {of}"}
-            axis.errorbar(row.thinking_tokens, row.accuracy, yerr=errors, **style)
-        title = f"{benchmark} (n={rows.n.iloc[0]})"
-        axis.set(xlabel="average thinking tokens", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
-    axes[0].legend(fontsize=8)
+def accuracy_by_run(trainings: pd.DataFrame) -> Figure:
+    """Accuracy of every run left alone, a point a training and a bar at their mean (`tables.list_trainings`)."""
+    groups = list(trainings.groupby("problem_set", sort=False))
+    figure, axes = make_axes(len(groups), height=2.6)
+    runs = list(dict.fromkeys(trainings.run))
+    for axis, (name, part) in zip(axes, groups):
+        for place, run in enumerate(runs):
+            own = part[part.run == run]
+            axis.plot(own.accuracy, [place] * len(own), "o", color="#0072B2", fillstyle="none", markersize=5)
+            axis.plot([own.accuracy.mean()], [place], "|", color="black", markersize=14, markeredgewidth=2)
+        axis.set_yticks(range(len(runs)), [run.replace("_", " ") for run in runs])
+        axis.invert_yaxis()
+        axis.set(xlabel="accuracy, no window", xlim=(-0.02, 1.02), title=f"{name.replace('_', ' ')} (n={part.n.max()})")
     return figure
 
 

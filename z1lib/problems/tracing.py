@@ -111,7 +111,7 @@ def _update(sketch: Sketch, rng: random.Random, operand: str = "") -> str:
     if sketch.kind == "str":
         return f"{name} = {name} + '-{rng.choice('pqrst')}'"
     if not operand:
-        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 5))
+        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 3))
     if sketch.kind == "list":
         return f"{name} = {name} + [{operand}]"
     return f"{name} = {name} + {operand}"
