@@ -35,7 +35,7 @@ class _Room:
 class _PagedLayer(DynamicLayer):
     """One layer's keys (pages, slots, key heads, size, PAGE) and values (pages, slots, key heads, PAGE, size).
 
-    Keys lie crosswise: so both products of attention read memory in its order.
+    Both are the right-hand side of a product with few rows, and lie as `_zeros` says.
     """
 
     def __init__(self, room: _Room):
@@ -76,7 +76,7 @@ class _PagedLayer(DynamicLayer):
         for name in ("keys", "values"):
             old = getattr(self, name)
             if old.shape[0] < wanted[0] or old.shape[1] < wanted[1]:
-                new = old.new_zeros(*map(max, zip(wanted, old.shape)), *old.shape[2:])
+                new = _zeros(old, *map(max, zip(wanted, old.shape)), *old.shape[2:])
                 new[: old.shape[0], : old.shape[1]] = old
                 setattr(self, name, new)
 
@@ -154,6 +154,14 @@ class PagedCache(Cache):
     def close(self) -> None:
         for slot, count in zip(*self._opened):
             self.lengths[slot] += count
+
+
+def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Zeros whose memory runs as products with few rows on the left read it fastest (see `attention.multiply`)."""
+    *outer, rows, columns = shape
+    if like.dtype == torch.float32:
+        return like.new_zeros(shape)
+    return like.new_zeros(*outer, columns, rows).mT
 
 
 def _place(kept: list[int], pages: list[int]) -> list[int]:

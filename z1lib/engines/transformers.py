@@ -194,8 +194,16 @@ def _groups(lacking: dict[int, list[int]], filled: list[int]) -> list[list[int]]
 
 
 def _likeliest(logits: torch.Tensor) -> list[int]:
-    """The first id with the largest logit, row by row."""
-    return logits.float().argmax(dim=-1).tolist()
+    """The first id with the largest logit, row by row.
+
+    The largest of each piece of the vocabulary first: plain argmax looks at one number at a time on a CPU.
+    """
+    rows, size = logits.shape
+    pieces = next(count for count in range(round(size**0.5), 0, -1) if size % count == 0)
+    pieced = logits.view(rows, pieces, -1)
+    piece = pieced.amax(dim=-1).argmax(dim=-1)
+    within = pieced[torch.arange(rows, device=logits.device), piece].argmax(dim=-1)
+    return (piece * pieced.shape[2] + within).tolist()
 
 
 def sample_token(logits: torch.Tensor, request: Request, position: int) -> int:
