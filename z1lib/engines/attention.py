@@ -30,22 +30,22 @@ def _attend(query, keys, values, mask) -> torch.Tensor:
     """
     (rows, heads, size), shared = query.shape, keys[0].shape[0]
     folded = query.reshape(shared, rows * heads // shared, size)
-    scores = torch.cat([multiply(folded, page) for page in keys], dim=-1).float()
+    scores = torch.cat([_score(folded, page) for page in keys], dim=-1).float()
     scores.view(rows, heads, -1).add_(mask[:, :, : scores.shape[-1]])
     weights = scores.softmax(dim=-1).to(query.dtype).split(values[0].shape[1], dim=-1)
-    output = multiply(weights[0], values[0]).float()
+    output = torch.bmm(weights[0], values[0]).float()
     for weight, page in zip(weights[1:], values[1:]):
-        output += multiply(weight, page)
+        output += torch.bmm(weight, page)
     return output.reshape(rows, heads, -1).to(query.dtype)
 
 
-def multiply(few: torch.Tensor, many: torch.Tensor) -> torch.Tensor:
-    """few (n, rows, inner) @ many (n, inner, columns), with few rows.
+def _score(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """query (n, queries, size) @ keys (n, size, positions), with few queries.
 
-    In bfloat16 the right-hand side of a product is packed anew each time, which with few rows is most of the work: so
-    the large one, which then lies crosswise, stands on the left. In float32 that would be slower.
+    In bfloat16 the right-hand side of a product is packed anew each time, which for few rows is most of the work: so
+    the keys, which then lie position by position, stand on the left. In float32 that would be slower.
     """
-    return torch.bmm(few, many) if few.dtype == torch.float32 else torch.bmm(many.mT, few.mT).mT
+    return torch.bmm(query, keys) if query.dtype == torch.float32 else torch.bmm(keys.mT, query.mT).mT
 
 
 AttentionInterface.register(PAGED := "paged", paged_attention)

@@ -35,7 +35,7 @@ class _Room:
 class _PagedLayer(DynamicLayer):
     """One layer's keys (pages, slots, key heads, size, PAGE) and values (pages, slots, key heads, PAGE, size).
 
-    Both are the right-hand side of a product with few rows, and lie as `_zeros` says.
+    Each is the right-hand side of a product; how they lie in memory says `_zeros`.
     """
 
     def __init__(self, room: _Room):
@@ -76,7 +76,7 @@ class _PagedLayer(DynamicLayer):
         for name in ("keys", "values"):
             old = getattr(self, name)
             if old.shape[0] < wanted[0] or old.shape[1] < wanted[1]:
-                new = _zeros(old, *map(max, zip(wanted, old.shape)), *old.shape[2:])
+                new = _zeros(old, name == "keys", *map(max, zip(wanted, old.shape)), *old.shape[2:])
                 new[: old.shape[0], : old.shape[1]] = old
                 setattr(self, name, new)
 
@@ -91,7 +91,7 @@ class PagedCache(Cache):
         self.room, self.device = _Room(), device
         super().__init__(layers=[_PagedLayer(self.room) for _ in range(config.get_text_config().num_hidden_layers)])
         self.lengths: list[int] = []
-        self._opened: tuple[list[int], list[int]] = ([], [])  # slots and their new tokens in the run under way
+        self.opened: tuple[list[int], list[int]] = ([], [])  # slots and their new tokens in the run under way
 
     def append(self, rows: int) -> None:
         """New, empty slots behind the others."""
@@ -136,7 +136,7 @@ class PagedCache(Cache):
         room.sections = []
         room.behind = torch.tensor(slots, device=self.device) if any(self.lengths[slot] for slot in slots) else None
         room.extent = extent
-        self._opened = slots, counts
+        self.opened = slots, counts
         if room.behind is None:
             return positions, torch.empty(0, 1, 1, 1, device=self.device)
         return positions, (torch.arange(extent, device=self.device) <= positions[:, :, None])[:, None]
@@ -152,16 +152,24 @@ class PagedCache(Cache):
         return positions, mask[:, None, None]
 
     def close(self) -> None:
-        for slot, count in zip(*self._opened):
+        for slot, count in zip(*self.opened):
             self.lengths[slot] += count
 
 
-def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Zeros whose memory runs as products with few rows on the left read it fastest (see `attention.multiply`)."""
+def bytes_per_position(model) -> int:
+    """Bytes of the keys and values of one token, in all layers."""
+    config = model.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+
+
+def _zeros(like: torch.Tensor, are_keys: bool, *shape: int) -> torch.Tensor:
+    """Zeros whose memory runs as attention reads it fastest: keys below float32 position by position."""
     *outer, rows, columns = shape
-    if like.dtype == torch.float32:
-        return like.new_zeros(shape)
-    return like.new_zeros(*outer, columns, rows).mT
+    if are_keys and like.dtype != torch.float32:
+        return like.new_zeros(*outer, columns, rows).mT
+    return like.new_zeros(shape)
 
 
 def _place(kept: list[int], pages: list[int]) -> list[int]:

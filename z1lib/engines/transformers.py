@@ -8,8 +8,10 @@ logits agree to about six digits, and in bfloat16 visibly more often.
 Sampled tokens use noise keyed by (seed, sample, position), so a completion does not depend on the batch it was in.
 """
 
+import os
+import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +20,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from z1lib.cost import Cost
 from z1lib.engines.attention import PAGED
 from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced
-from z1lib.engines.cache import PagedCache
+from z1lib.engines.cache import PagedCache, bytes_per_position
+from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy
 
+# Memory in large pages, where torch runs on Linux: what it allocates anew at every step costs a third less time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+MOST = 192  # completions: beyond it products of matrices gain little
 ADMITTED = 8  # rows are admitted when this part of the batch is free: fewer at a time waste their prefill
 TOKENS = 2048  # fed together at most: more leave the processor's caches and are no faster
 
@@ -64,11 +70,11 @@ class _Row:
 class TransformersEngine:
     """Decodes with a model loaded by transformers.
 
-    `batch_size` is the number of prompts decoded together; branches come on top. Other options go to
-    `AutoModelForCausalLM.from_pretrained`.
+    At most `batch_size` completions are decoded together, fewer where their keys and values do not fit the memory;
+    branches come on top. Other options go to `AutoModelForCausalLM.from_pretrained`.
     """
 
-    def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int = 32, **options):
+    def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int | None = None, **options):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype or "auto", attn_implementation=PAGED, **options
@@ -87,14 +93,16 @@ class TransformersEngine:
         tracks: list[Track] = []
         batch = _Batch(self.model, self.device, tracks)
         queue: deque[int] = deque()
+        size = 1
         while len(tracks) < len(requests) or queue or batch.rows:
             fresh = range(len(tracks), len(requests))
             check_context([requests[i] for i in fresh], self.context_length, first=fresh.start)
             # Long prompts tend to have long completions: started first they do not run on alone.
             queue.extend(sorted(fresh, key=lambda i: -len(requests[i].prompt_ids)))
             tracks.extend(Track(requests[i]) for i in fresh)
-            free = self.batch_size - len(batch.rows)
-            if queue and (free >= max(1, self.batch_size // ADMITTED) or not batch.rows):
+            size = self._fitting(requests[i] for i in fresh) if fresh else size
+            free = size - len(batch.rows)
+            if queue and (free >= max(1, size // ADMITTED) or not batch.rows):
                 arrivals = [queue.popleft() for _ in range(min(free, len(queue)))]
                 batch.admit(
                     [_Row(i, 0, requests[i].policy, requests[i], list(requests[i].prefix_ids)) for i in arrivals]
@@ -104,6 +112,20 @@ class TransformersEngine:
                 if tracks[index].complete():
                     yield index, tracks[index].collect()
             batch.moved.clear()
+
+    def _fitting(self, requests: Iterable[Request]) -> int:
+        """How many completions are decoded together: what was asked, or MOST, unless the memory holds fewer.
+
+        Half of what is free is theirs, the other half is for branches and for what the model computes on the way.
+        """
+        longest = max(len(one.prompt_ids) + one.policy.max_tokens for one in requests)
+        fitting = max(1, free_memory() // 2 // (longest * bytes_per_position(self.model)))
+        if self.batch_size and fitting < self.batch_size:
+            warnings.warn(
+                f"{self.batch_size} completions of up to {longest} tokens do not fit the memory: {fitting} do",
+                stacklevel=2,
+            )
+        return min(self.batch_size or MOST, fitting)
 
 
 class _Batch:
