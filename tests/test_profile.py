@@ -4,6 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from z1lib import hardware
 from z1lib.profile import MOVED, PROFILES, BadProfile, Profile, load_profile
 
 NAMES = sorted(file.stem for file in PROFILES.glob("*.yaml"))
@@ -176,3 +177,22 @@ def test_every_number_of_the_paper_profile_has_its_source():
         ):
             above = " ".join(lines[max(0, i - 3) : i])
             assert any(mark in value + above for mark in ("[P]", "[R]", "[C]", "[ours]")), key
+
+
+def test_decoding_takes_bfloat16_where_there_are_units_unless_the_profile_says_otherwise(monkeypatch):
+    def resolved(engine: str, dtype: str | None) -> str | None:
+        options = {"engine": engine, "dtype": dtype}
+        return hardware.decoding_dtype(load_profile("mini", inference=options))
+
+    monkeypatch.setattr(hardware, "has_bf16_units", lambda: True)
+    assert [resolved("transformers", dtype) for dtype in (None, "float32")] == ["bfloat16", "float32"]
+    assert resolved("vllm", None) is resolved("server", None) is None
+    monkeypatch.setattr(hardware, "has_bf16_units", lambda: False)
+    assert resolved("transformers", None) is None
+    with pytest.warns(UserWarning, match=r"no units for bfloat16 here: .* takes [\d.]+ times"):
+        assert resolved("transformers", "bfloat16") == "bfloat16"
+
+
+def test_a_server_chooses_its_own_dtype():
+    with pytest.raises(BadProfile, match="dtype: a server chooses its own"):
+        load_profile("paper", inference={"dtype": "float16"})

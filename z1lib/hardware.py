@@ -1,5 +1,7 @@
 """What this machine has, what a profile wants, and which profile to take where it has less."""
 
+import time
+import warnings
 from pathlib import Path
 
 import psutil
@@ -66,6 +68,42 @@ def has_bf16_units() -> bool:
         return torch.cuda.get_device_capability() >= (8, 0)
     units = torch.cpu.get_capabilities()
     return units.get("amx_bf16", False) or units.get("avx512_bf16", False)
+
+
+def decoding_dtype(profile: Profile) -> str | None:
+    """The arithmetic 03 decodes in; None is the checkpoint's own.
+
+    Where the profile names none the transformers engine takes bfloat16 if there are units for it; vLLM and its server
+    keep the checkpoint's. Warns, with the measured factor, if bfloat16 is asked for where it is only emulated.
+    """
+    asked = profile.inference
+    if asked.dtype is None:
+        return "bfloat16" if asked.engine == "transformers" and has_bf16_units() else None
+    if asked.dtype == "bfloat16" and not has_bf16_units():
+        slower = _time_product(torch.bfloat16) / _time_product(torch.float32)
+        warnings.warn(
+            f"no units for bfloat16 here: a product of matrices takes {slower:.1f} times what it does in float32",
+            stacklevel=2,
+        )
+    return asked.dtype
+
+
+def _time_product(dtype: torch.dtype) -> float:
+    """Seconds of a product of two square matrices of 1,024, the fastest of three."""
+    matrix = torch.ones(1024, 1024, dtype=dtype, device="cuda" if torch.cuda.is_available() else "cpu")
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def free_memory() -> int:
+    """Bytes that can still be used: of the GPU at hand, else of the machine or the container."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return min(psutil.virtual_memory().available, device_memory() - psutil.Process().memory_info().rss)
 
 
 def device_memory() -> int:

@@ -168,8 +168,14 @@ class Sft(Section):
 class Inference(Section):
     engine: EngineName
     engine_options: dict[str, Any]
+<<<<<<< HEAD
     models: dict[str, Policies]
     max_problems: dict[str, Limit | dict[str, Limit]]
+=======
+    dtype: Literal["bfloat16", "float16", "float32"] | None
+    models: dict[str, str]
+    max_problems: dict[str, Count]
+>>>>>>> decode
     hints: dict[str, str]
     delimiters: dict[str, str]
     other_hints: dict[str, str]
@@ -195,6 +201,8 @@ class Inference(Section):
             raise ValueError(f"probe_every: the windows must hold every multiple of {self.probe_every} up to the last")
         if not set(self.other_hint_windows) <= set(self.windows):
             raise ValueError(f"other_hint_windows: {self.other_hint_windows} are not all among the windows")
+        if self.engine == "server" and self.dtype:
+            raise ValueError("dtype: a server chooses its own, by serve_options")
         if self.max_tokens < self.windows[-1]:
             raise ValueError(f"max_tokens: {self.max_tokens} is below the largest window, {self.windows[-1]}")
         return self

@@ -359,10 +359,10 @@ def test_the_costs_of_a_sweep_add_up_to_the_steps_of_the_model(engine, policy, t
     done, metered = Counter(), Metered(engine)
     run, extend = transformers._Batch._run, transformers._Row.extend
 
-    def counted_run(batch, ids, mask, positions, cache):
-        is_prompt = mask.dim() == 2  # left-padded
-        done["prefilled"] += int(mask.sum()) if is_prompt else ids.numel() * (ids.shape[1] > 1)
-        return run(batch, ids, mask, positions, cache)
+    def counted_run(batch, model, ids, mask, positions):
+        if model is not batch.model:  # a step feeds one id a row, and those of a prompt but its last came before
+            done["prefilled"] += sum(batch.cache.opened[1])
+        return run(batch, model, ids, mask, positions)
 
     def counted_extend(row, *values):
         done["decoded"] += 1
@@ -372,7 +372,53 @@ def test_the_costs_of_a_sweep_add_up_to_the_steps_of_the_model(engine, policy, t
     monkeypatch.setattr(transformers._Batch, "_run", counted_run)
     monkeypatch.setattr(transformers._Row, "extend", counted_extend)
     window_sweep(metered, PROMPTS, [3, 8, 20], policy, hint="!!", max_answer_tokens=4, n=2, temperature=temperature)
+    done["prefilled"] += 2 * len(PROMPTS)  # the last id of each, which is fed with the first step
     assert done == {name: vars(metered.cost)[name] for name in done}
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_smaller_and_says_so(tiny_model, engine, monkeypatch):
+    longest = max(map(len, PROMPTS)) + 12
+    monkeypatch.setattr(
+        transformers, "free_memory", lambda: 5 * longest * transformers.bytes_per_position(engine.model)
+    )
+    sizes = []
+    monkeypatch.setattr(transformers._Batch, "_settle", noting(sizes, transformers._Batch._settle))
+    with pytest.warns(UserWarning, match="4 completions of up to .* do not fit the memory: 2 do"):
+        small = generate(engine, PROMPTS, Truncation(12))
+    assert max(sizes) == 2
+    monkeypatch.undo()
+    assert ids_of(small) == ids_of(generate(engine, PROMPTS, Truncation(12)))
+
+
+def noting(sizes: list[int], settle):
+    def noted(batch):
+        sizes.append(len(batch.rows))
+        settle(batch)
+
+    return noted
+
+
+def test_rows_are_admitted_as_soon_as_others_leave(tiny_model, monkeypatch):
+    sizes, engine = [], load_engine("transformers", tiny_model, batch_size=3)
+    monkeypatch.setattr(transformers._Batch, "_settle", noting(sizes, transformers._Batch._settle))
+    generate(engine, PROMPTS * 2, [Truncation(3 + i) for i in range(12)])
+    assert set(sizes[: sizes.index(2)]) == {3}  # full until nothing waits
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_of_many_pages_is_that_of_transformers_own_cache(tiny_model, dtype, monkeypatch):
+    from z1lib.engines import cache
+
+    monkeypatch.setattr(cache, "SECTION", 2)
+    engine = load_engine("transformers", tiny_model, dtype=dtype)
+    prompts = [[1 + (7 * i + k) % 250 for k in range(length)] for i, length in enumerate((5, 130, 300, 127, 260, 128))]
+    rows = generate(engine, prompts, ShiftedWindow(4, hint="!hint!", max_answer_tokens=3))
+    for prompt, [row] in zip(prompts, rows):
+        ids = torch.tensor([prompt + row.token_ids])
+        logits = engine.model(ids).logits[0, len(prompt) - 1 : -1].detach().float()
+        chosen = logits.gather(1, ids[:, len(prompt) :].T)[:, 0]
+        free = [i for i in range(len(row.token_ids)) if not 4 <= i < 10]
+        assert float((logits.amax(1) - chosen)[free].max()) < (1e-4 if dtype == "float32" else 0.05)
 
 
 def test_an_uncut_sample_costs_its_prompt_and_its_own_tokens(engine):

@@ -8,19 +8,28 @@ logits agree to about six digits, and in bfloat16 visibly more often.
 Sampled tokens use noise keyed by (seed, sample, position), so a completion does not depend on the batch it was in.
 """
 
+import os
+import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from z1lib.cost import Cost
-from z1lib.engines.attention import GROUPED
+from z1lib.engines.attention import PAGED
 from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced
-from z1lib.engines.cache import SlotCache
+from z1lib.engines.cache import PagedCache, bytes_per_position
+from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy
+
+# Memory in large pages, where torch runs on Linux: what it allocates anew at every step costs a third less time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+MOST = 192  # completions: beyond it products of matrices gain little
+ADMITTED = 8  # rows are admitted when this part of the batch is free: fewer at a time waste their prefill
+TOKENS = 2048  # fed together at most: more leave the processor's caches and are no faster
 
 
 @dataclass
@@ -51,6 +60,9 @@ class _Row:
         self.ids.append(token)
         self.ended = token in end_ids
 
+    def last(self) -> int:
+        return self.ids[-1] if self.ids else self.request.prompt_ids[-1]
+
     def finish(self) -> Decoded:
         return Decoded(self.ids, self.ended, Cost(self.prefilled, self.decoded, self.attended, depth=self.decoded))
 
@@ -58,14 +70,14 @@ class _Row:
 class TransformersEngine:
     """Decodes with a model loaded by transformers.
 
-    `batch_size` is the number of prompts decoded together; branches come on top. Other options go to
-    `AutoModelForCausalLM.from_pretrained`.
+    At most `batch_size` completions are decoded together, fewer where their keys and values do not fit the memory;
+    branches come on top. Other options go to `AutoModelForCausalLM.from_pretrained`.
     """
 
-    def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int = 32, **options):
+    def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int | None = None, **options):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype or "auto", attn_implementation=GROUPED, **options
+            model, dtype=dtype or "auto", attn_implementation=PAGED, **options
         )
         self.model = loaded.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
@@ -81,77 +93,94 @@ class TransformersEngine:
         tracks: list[Track] = []
         batch = _Batch(self.model, self.device, tracks)
         queue: deque[int] = deque()
+        size = 1
         while len(tracks) < len(requests) or queue or batch.rows:
             fresh = range(len(tracks), len(requests))
             check_context([requests[i] for i in fresh], self.context_length, first=fresh.start)
-            # Long prompts tend to have long completions: started together they leave together.
+            # Long prompts tend to have long completions: started first they do not run on alone.
             queue.extend(sorted(fresh, key=lambda i: -len(requests[i].prompt_ids)))
             tracks.extend(Track(requests[i]) for i in fresh)
-            if queue and len(batch.rows) <= self.batch_size // 2:
-                arrivals = [queue.popleft() for _ in range(min(self.batch_size - len(batch.rows), len(queue)))]
+            size = self._fitting(requests[i] for i in fresh) if fresh else size
+            free = size - len(batch.rows)
+            if queue and (free >= max(1, size // ADMITTED) or not batch.rows):
+                arrivals = [queue.popleft() for _ in range(min(free, len(queue)))]
                 batch.admit(
                     [_Row(i, 0, requests[i].policy, requests[i], list(requests[i].prefix_ids)) for i in arrivals]
                 )
             batch.extend(self.end_ids)
-            for index, track in enumerate(tracks):
-                if track.complete():
-                    yield index, track.collect()
+            for index in sorted(batch.moved):
+                if tracks[index].complete():
+                    yield index, tracks[index].collect()
+            batch.moved.clear()
+
+    def _fitting(self, requests: Iterable[Request]) -> int:
+        """How many completions are decoded together: what was asked, or MOST, unless the memory holds fewer.
+
+        Half of what is free is theirs, the other half is for branches and for what the model computes on the way.
+        """
+        longest = max(len(one.prompt_ids) + one.policy.max_tokens for one in requests)
+        fitting = max(1, free_memory() // 2 // (longest * bytes_per_position(self.model)))
+        if self.batch_size and fitting < self.batch_size:
+            warnings.warn(
+                f"{self.batch_size} completions of up to {longest} tokens do not fit the memory: {fitting} do",
+                stacklevel=2,
+            )
+        return min(self.batch_size or MOST, fitting)
 
 
 class _Batch:
-    """Rows with their cache and the logits (rows x vocabulary) of their next ids."""
+    """Rows with their cache. Between steps it lacks the last id of every row, and of no row more."""
 
     def __init__(self, model, device: str, tracks: list[Track]):
         self.model, self.device, self.tracks = model, device, tracks
         self.rows: list[_Row] = []
-        self.cache = SlotCache(model.config, device)
-        self.logits = torch.empty(0, device=device)
+        self.cache = PagedCache(model.config, device)
+        self.moved: set[int] = set()  # requests of which a completion is done since the caller last looked
 
     def admit(self, rows: list[_Row]) -> None:
-        """Prefill new rows, left-padded, and add them."""
-        prompts = [row.request.prompt_ids + row.ids for row in rows]
-        for row, prompt in zip(rows, prompts):
-            row.prefilled = len(prompt)
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self.device)
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        prefilled = DynamicCache(config=self.model.config)
-        logits = self._run(ids, mask, positions, prefilled)
-        self.cache.adopt(prefilled, [len(p) for p in prompts])
-        self.rows, self.logits = self.rows + rows, torch.cat([self.logits, logits])
+        """Prefill new rows and add them."""
+        self.rows += rows
+        self.cache.append(len(rows))
+        self._fill()
+        for row in rows:
+            row.prefilled += 1  # the last id of what was given, which the next step feeds
         self._settle()
-        self._feed()
+        self._fill()
 
     def extend(self, end_ids: frozenset[int]) -> None:
-        """Give every row its next id, let finished rows go and branches part, and compute the next logits."""
-        likeliest = self.logits.argmax(dim=-1).tolist()
-        for row, token, logits in zip(self.rows, likeliest, self.logits):
-            row.extend(token, logits, end_ids)
+        """Give every row its next id, let finished rows go and branches part."""
+        if not self.rows:
+            return
+        ids = torch.tensor([[row.last()] for row in self.rows], device=self.device)
+        positions, mask = self.cache.open_all()
+        logits = self._run(self.model, ids, mask, positions).logits[:, -1]
+        for row, token, own in zip(self.rows, _likeliest(logits), logits):
+            row.extend(token, own, end_ids)
         self._settle()
-        self._feed()
+        self._fill()
 
-    def _feed(self) -> None:
-        """Feed every row the ids its cache lacks, rows that lack equally many together, and keep the next logits."""
-        filled = self.cache.lengths.tolist()
-        lacking = [row.ids[length - len(row.request.prompt_ids) :] for row, length in zip(self.rows, filled)]
-        for count in sorted({len(ids) for ids in lacking} - {0}):
-            slots = [slot for slot, ids in enumerate(lacking) if len(ids) == count]
-            positions, mask = self.cache.open(slots, count)
-            for slot in slots:
-                self.rows[slot].prefilled += count if count > 1 else 0
-            ids = torch.tensor([lacking[slot] for slot in slots], device=self.device)
-            self.logits[slots] = self._run(ids, mask, positions, self.cache)
-            self.cache.close()
+    def _fill(self) -> None:
+        """Feed every row the ids its cache lacks, but the last, a few rows of about equally many at a time."""
+        filled = self.cache.lengths
+        lacking = {
+            slot: (row.request.prompt_ids + row.ids)[filled[slot] : -1]
+            for slot, row in enumerate(self.rows)
+            if len(row.request.prompt_ids) + len(row.ids) - filled[slot] > 1
+        }
+        for slots in _groups(lacking, filled):
+            counts = [len(lacking[slot]) for slot in slots]
+            ids = [lacking[slot] + [0] * (max(counts) - count) for slot, count in zip(slots, counts)]
+            positions, mask = self.cache.open(slots, counts)
+            self._run(self.model.base_model, torch.tensor(ids, device=self.device), mask, positions)
+            for slot, count in zip(slots, counts):
+                self.rows[slot].prefilled += count
 
     def _settle(self) -> None:
         going = [self._advance(row) for row in self.rows]
         kept = [slot for slot, rows in enumerate(going) for _ in rows]
         rows = [row for group in going for row in group]
         if kept != list(range(len(self.rows))):
-            place = self.cache.arrange(kept)
-            rows = [rows[i] for i in place]
-            self.logits = self.logits[torch.tensor([kept[i] for i in place], dtype=torch.long, device=self.device)]
+            rows = [rows[i] for i in self.cache.arrange(kept)]
         self.rows = rows
 
     def _advance(self, row: _Row) -> list[_Row]:
@@ -161,20 +190,42 @@ class _Batch:
         going = [_Row(row.index, branch, policy, row.request, ids) for branch, policy, ids in parted]
         if row.ended or row.policy.finished(row.ids):
             track.done[row.branch] = row.finish()
+            self.moved.add(row.index)
             return going
         extend_forced(row.policy, row.ids)
         return [row, *going]
 
-    def _run(self, ids, mask, positions, cache) -> torch.Tensor:
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+    def _run(self, model, ids, mask, positions):
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
         )
-        return output.logits[:, -1].float()
+        self.cache.close()
+        return output
+
+
+def _groups(lacking: dict[int, list[int]], filled: list[int]) -> list[list[int]]:
+    """The slots that lack ids, in groups to be fed together: filled up, a group has at most TOKENS ids."""
+    groups: list[list[int]] = []
+    for slot in sorted(lacking, key=lambda slot: (filled[slot] > 0, len(lacking[slot]), filled[slot])):
+        same = groups and (filled[groups[-1][0]] > 0) == (filled[slot] > 0)
+        if same and (len(groups[-1]) + 1) * len(lacking[slot]) <= TOKENS:
+            groups[-1].append(slot)
+        else:
+            groups.append([slot])
+    return groups
+
+
+def _likeliest(logits: torch.Tensor) -> list[int]:
+    """The first id with the largest logit, row by row.
+
+    The largest of each piece of the vocabulary first: plain argmax looks at one number at a time on a CPU.
+    """
+    rows, size = logits.shape
+    pieces = next(count for count in range(round(size**0.5), 0, -1) if size % count == 0)
+    pieced = logits.view(rows, pieces, -1)
+    piece = pieced.amax(dim=-1).argmax(dim=-1)
+    within = pieced[torch.arange(rows, device=logits.device), piece].argmax(dim=-1)
+    return (piece * pieced.shape[2] + within).tolist()
 
 
 def sample_token(logits: torch.Tensor, request: Request, position: int) -> int:
@@ -182,7 +233,7 @@ def sample_token(logits: torch.Tensor, request: Request, position: int) -> int:
 
     Adding Gumbel noise to log-probabilities and taking the largest resamples from the distribution exactly.
     """
-    logits = logits.cpu() / request.temperature
+    logits = logits.float().cpu() / request.temperature
     if request.top_p < 1:
         ordered, order = logits.softmax(dim=-1).sort(descending=True)
         outside = ordered.cumsum(dim=-1) - ordered >= request.top_p

@@ -9,7 +9,7 @@ import pandas as pd
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines.base import Engine, load_engine
 from z1lib.files import Journal, read_jsonl
-from z1lib.hardware import check_hardware
+from z1lib.hardware import check_hardware, decoding_dtype
 from z1lib.inference.decode import sweep, to_text
 from z1lib.profile import Profile
 from z1lib.records import Completion, Problem
@@ -99,10 +99,17 @@ def decode_study(study: Study, problems: list[Problem]) -> list[Completion]:
     journal = Journal(study.path("completions.partial.jsonl"), Completion)
     sampling = (asked.n, asked.temperature, asked.top_p, profile.seed)
     completions = []
+<<<<<<< HEAD
     for model, run in profile.decoded.items():
         engine = load_engine(asked.engine, study.model(model), **asked.engine_options)
         chosen, groups = zip(*requests_of(profile, run, problems))
         rows = sweep_problems(engine, chosen, groups, journal, profile.system_prompt_of, *sampling)
+=======
+    for model in asked.models:
+        engine = load_engine(asked.engine, study.model(model), decoding_dtype(profile), **asked.engine_options)
+        chosen, policies = first_of_each(problems, asked.max_problems.get(model)), study_policies(profile, model)
+        rows = sweep_problems(engine, chosen, policies, journal, profile.system_prompt_of, *sampling)
+>>>>>>> decode
         completions += rows + match_truncation(engine, rows)
         del engine  # before the next model is loaded
     return completions
