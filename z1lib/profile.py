@@ -168,14 +168,9 @@ class Sft(Section):
 class Inference(Section):
     engine: EngineName
     engine_options: dict[str, Any]
-<<<<<<< HEAD
+    dtype: Literal["bfloat16", "float16", "float32"] | None
     models: dict[str, Policies]
     max_problems: dict[str, Limit | dict[str, Limit]]
-=======
-    dtype: Literal["bfloat16", "float16", "float32"] | None
-    models: dict[str, str]
-    max_problems: dict[str, Count]
->>>>>>> decode
     hints: dict[str, str]
     delimiters: dict[str, str]
     other_hints: dict[str, str]

@@ -99,17 +99,10 @@ def decode_study(study: Study, problems: list[Problem]) -> list[Completion]:
     journal = Journal(study.path("completions.partial.jsonl"), Completion)
     sampling = (asked.n, asked.temperature, asked.top_p, profile.seed)
     completions = []
-<<<<<<< HEAD
     for model, run in profile.decoded.items():
-        engine = load_engine(asked.engine, study.model(model), **asked.engine_options)
+        engine = load_engine(asked.engine, study.model(model), decoding_dtype(profile), **asked.engine_options)
         chosen, groups = zip(*requests_of(profile, run, problems))
         rows = sweep_problems(engine, chosen, groups, journal, profile.system_prompt_of, *sampling)
-=======
-    for model in asked.models:
-        engine = load_engine(asked.engine, study.model(model), decoding_dtype(profile), **asked.engine_options)
-        chosen, policies = first_of_each(problems, asked.max_problems.get(model)), study_policies(profile, model)
-        rows = sweep_problems(engine, chosen, policies, journal, profile.system_prompt_of, *sampling)
->>>>>>> decode
         completions += rows + match_truncation(engine, rows)
         del engine  # before the next model is loaded
     return completions
