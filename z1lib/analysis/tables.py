@@ -315,6 +315,8 @@ def loops(problems: list[Problem], completions: list[Completion]) -> pd.DataFram
 def compare_hints(frame: pd.DataFrame, model: str, resamples: int, seed: int) -> pd.DataFrame:
     """The same traces, cut at the same window, under every hint and under none; only those that the window cut.
 
+    Of the problems that were asked under other hints, which may be the first of a set.
+
     `gain`: accuracy minus that of the paper's hint, paired by problem; `p`: its test (`stats.paired_tests`),
     Holm-corrected over the table. Both are missing for the paper's hint itself. Raises BadAnalysis if a hint lacks
     some of the completions that were cut, or the paper's has none at a window.
@@ -322,7 +324,8 @@ def compare_hints(frame: pd.DataFrame, model: str, resamples: int, seed: int) ->
     named = frame[(frame.model == model) & (frame.policy.str.startswith("hint: "))]
     rows, pairs = [], []
     for window in named.window.unique():
-        here = frame[(frame.model == model) & (frame.window == window)].set_index(["problem_id", "sample"])
+        here = frame[(frame.model == model) & (frame.window == window) & frame.problem_id.isin(named.problem_id)]
+        here = here.set_index(["problem_id", "sample"])
         if not (here.policy == "shifted_window").any():
             raise BadAnalysis(f"{model}: no completions under shifted_window at {window} to compare hints with")
         cut = here[(here.policy == "shifted_window") & here.overran]
