@@ -4,7 +4,7 @@ Problems differ in difficulty and length, trainings in accuracy (and in how leng
 anew each time. `coverage` is the share of 95% intervals that hold the truth, `power` that of intervals beyond the
 bound for support, `power, Holm` that of verdicts where no other claim of the family is supported, which is the least
 that Holm leaves, `false` that of verdicts "supported" where the truth lies on the bound. Writes power.csv and the table
-of docs/CLAIMS.md. About ten minutes on one core.
+of docs/CLAIMS.md. About a quarter of an hour on one core.
 """
 
 import gc
