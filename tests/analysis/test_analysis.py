@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.grading.test_grading import completion
-from z1lib.analysis import findings, tables
+from z1lib.analysis import figures, findings, tables
 from z1lib.records import Grade, Problem
 from z1lib.stats import BadAnalysis
 
@@ -159,9 +159,35 @@ def test_hints_without_the_papers_own_are_named():
 
 def test_a_hint_that_lacks_completions_is_named():
     rows = [row(p, 8, 8, policy, overran=True) for p in "ab" for policy in ("shifted_window", "truncation")]
-    frame = frame_of([*rows, row("a", 8, 8, "hint: placebo", overran=True)], set())
+    hinted = [row("a", 8, 8, "hint: placebo", overran=True), *(row(p, 8, 8, "hint: s1", overran=True) for p in "ab")]
     with pytest.raises(BadAnalysis, match="hint: placebo: window 8 lacks 1 of 2 cut completions"):
-        tables.compare_hints(frame, "z1", 50, 0)
+        tables.compare_hints(frame_of(rows + hinted, set()), "z1", 50, 0)
+
+
+def test_hints_are_compared_on_the_problems_that_were_asked_under_them():
+    rows = [row(p, 8, 8, policy, overran=True) for p in "ab" for policy in ("shifted_window", "truncation")]
+    hinted = [row("b", 8, 8, "hint: placebo", overran=True)]
+    assert tables.compare_hints(frame_of(rows + hinted, set()), "z1", 50, 0).n.tolist() == [1] * 3
+
+
+def test_trainings_of_a_run_are_pooled_as_samples_and_listed_one_by_one():
+    rows = [row(p, 8, 8, "unbounded", f"{run}-{seed}") for p in "ab" for run in ("z1", "r1") for seed in (0, 3)]
+    frame = frame_of(rows, {("a", 8)})
+    pooled = tables.pool_trainings(frame)
+    assert set(pooled.model) == {"z1", "r1"}
+    assert pooled[pooled.model == "z1"].groupby("problem_id")["sample"].nunique().tolist() == [2, 2]
+    listed = tables.list_trainings(frame)
+    assert set(zip(listed.run, listed.training_seed, listed.n, listed.accuracy)) == {
+        (run, seed, 2, 0.5) for run in ("z1", "r1") for seed in (0, 3)
+    }
+    [axis] = figures.accuracy_by_run(listed).axes
+    assert [len(line.get_xdata()) for line in axis.lines] == [2, 1, 2, 1]
+
+
+def test_one_training_of_each_run_is_pooled_into_itself():
+    frame = frame_of([row(p, 8, 8, "unbounded", run) for p in "ab" for run in ("z1", "base")], set())
+    pd.testing.assert_frame_equal(tables.pool_trainings(frame), frame)
+    assert tables.list_trainings(frame).empty  # one run has nothing to be compared with
 
 
 def test_samples_that_agree_are_no_more_evidence_for_a_hint():

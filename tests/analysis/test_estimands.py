@@ -69,10 +69,11 @@ def test_the_gain_is_between_the_two_windows_that_the_plan_names():
 
 def test_the_hint_is_compared_at_equal_cost_over_the_windows_between_the_two():
     def right(policy, window, problem_set, **_):
-        return 0.2 + 0.2 * (policy == "shifted_window" and problem_set == "running_best" and window == 128)
+        gain = {64: 0.2, 128: 0.4}.get(window, 0.0)
+        return 0.2 + gain * (policy == "shifted_window" and problem_set == "running_best")
 
     found = measure(make_frame(right))
-    assert found["C"].by_training == pytest.approx([0.1, 0.1])  # 0 at 64, 0.2 at 128; 512 does not count
+    assert found["C"].by_training == pytest.approx([0.2, 0.2])  # at 64; 128 is above the last
     assert found["C'"].by_training == pytest.approx([0, 0])
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import END, ScriptedEngine, encode, write
+from tests.conftest import END, ScriptedEngine, encode, make_profile, write
 from z1lib.analysis import tables
 from z1lib.chat import conversation, encode_prompt
 from z1lib.cost import Cost
@@ -22,7 +22,7 @@ from z1lib.grading import grade_all
 from z1lib.grading.answers import extract_answer
 from z1lib.inference import generate, generate_until, window_sweep
 from z1lib.inference.stream import stream
-from z1lib.inference.sweep import estimate_decoding, match_truncation, study_policies, sweep_problems
+from z1lib.inference.sweep import estimate_decoding, match_truncation, requests_of, study_policies, sweep_problems
 from z1lib.models import save_base_model
 from z1lib.problems import tracing
 from z1lib.profile import load_profile
@@ -204,28 +204,31 @@ def test_a_rerun_decodes_only_what_is_missing_and_gives_the_same(tmp_path):
 
     policies = [ShiftedWindow(2, "!", 3), ShiftedWindow(4, "!", 3), Unbounded(9)]
     engine = ScriptedEngine(script)
-    whole = sweep_problems(engine, problems(3), policies, Journal(tmp_path / "a.jsonl", Completion), no_prompt)
-    sweep_problems(engine, problems(2), policies, Journal(tmp_path / "b.jsonl", Completion), no_prompt)
+    whole = sweep_problems(engine, problems(3), [policies] * 3, Journal(tmp_path / "a.jsonl", Completion), no_prompt)
+    sweep_problems(engine, problems(2), [policies] * 2, Journal(tmp_path / "b.jsonl", Completion), no_prompt)
     with open(tmp_path / "b.jsonl", "a") as file:
         file.write('{"problem_id": "p2", "cut sho')
     asked.clear()
-    assert sweep_problems(engine, problems(3), policies, Journal(tmp_path / "b.jsonl", Completion), no_prompt) == whole
+    assert (
+        sweep_problems(engine, problems(3), [policies] * 3, Journal(tmp_path / "b.jsonl", Completion), no_prompt)
+        == whole
+    )
     assert len(set(asked)) == 1
 
 
 def test_another_window_or_hint_never_finds_anothers_rows(tmp_path):
     journal, engine = Journal(tmp_path / "a.jsonl", Completion), ScriptedEngine(write("abcdefg"))
     for policy in (ShiftedWindow(2, "!", 3), ShiftedWindow(2, "?", 3), ShiftedWindow(3, "!", 3), Truncation(2)):
-        sweep_problems(engine, problems(1), [policy], journal, no_prompt)
-    sweep_problems(engine, problems(1), [Unbounded(5)], journal, no_prompt, temperature=0.5)
-    sweep_problems(engine, problems(1), [Unbounded(5)], journal, lambda source: "another system prompt")
+        sweep_problems(engine, problems(1), [[policy]], journal, no_prompt)
+    sweep_problems(engine, problems(1), [[Unbounded(5)]], journal, no_prompt, temperature=0.5)
+    sweep_problems(engine, problems(1), [[Unbounded(5)]], journal, lambda source: "another system prompt")
     assert len(journal.rows) == 6
 
 
 def test_matched_truncation_spends_what_the_window_spent(tmp_path):
     engine = ScriptedEngine(write("abcdefghijklm"))
     policies = [ShiftedWindow(2, "!", 3), ShiftedWindow(30, "!", 3), Unbounded(40)]
-    rows = sweep_problems(engine, problems(1), policies, Journal(tmp_path / "a.jsonl", Completion), no_prompt)
+    rows = sweep_problems(engine, problems(1), [policies] * 1, Journal(tmp_path / "a.jsonl", Completion), no_prompt)
     short, long = match_truncation(engine, rows)
     assert (short.token_ids, short.overran, short.window) == (encode("abcdef"), True, 2)
     assert (long.thinking_text, long.overran, long.window) == ("abcdefghijklm", False, 30)
@@ -439,15 +442,30 @@ def test_a_study_decodes_every_policy_of_its_profile_from_one_trace():
     assert [name for name, _ in names if name.startswith("hint: ")] == ["hint: boxed", "hint: s1", "hint: placebo"]
     assert names[-1] == ("unbounded", profile.inference.max_tokens)
     policies = study_policies(profile, "r1")
-    assert {policy.name for policy in policies} == {"budget_forcing", "truncation", "unbounded"}
+    assert {policy.name for policy in policies} >= {"budget_forcing", "shifted_window", "truncation", "unbounded"}
     assert policies[0].delimiter == profile.inference.delimiters["r1"]
+
+
+def test_a_model_is_asked_as_many_problems_of_a_set_as_the_profile_says_and_the_first_under_other_hints():
+    limits = {"z1": {"tracing": 2, "chain_sum": 0}}
+    profile = make_profile("smoke", max_problems=limits, other_hint_problems=1)
+    sets = ["tracing", "chain_sum", "first_hit", "tracing", "tracing", "first_hit"]
+    problems = [Problem(f"{source}-{i}", "q", "text", "1", 1, source) for i, source in enumerate(sets)]
+    asked = requests_of(profile, "z1", problems)
+    assert [problem.id for problem, _ in asked] == ["tracing-0", "first_hit-2", "tracing-3", "first_hit-5"]
+    hinted = [any(policy.name.startswith("hint: ") for policy in policies) for _, policies in asked]
+    assert hinted == [True, True, False, False]
+    assert all(policies[-1].name == "unbounded" for _, policies in asked)
+    assert [problem.id for problem, _ in requests_of(profile, "r1", problems)] == [one.id for one in problems]
 
 
 def test_other_hints_cut_the_same_trace_at_the_same_place(tmp_path):
     engine = ScriptedEngine(write("a" * 40))
     problems = [Problem("p", "q", "text", "1", 1, "tracing")]
     policies = study_policies(load_profile("smoke"), "z1")
-    rows = sweep_problems(engine, problems, policies, Journal(tmp_path / "rows", Completion), lambda source: "")
+    rows = sweep_problems(
+        engine, problems, [policies] * len(problems), Journal(tmp_path / "rows", Completion), lambda source: ""
+    )
     cut = {row.policy: row for row in rows if row.window == 16}
     texts = {name: cut[name].thinking_text for name in cut}
     assert set(texts.values()) == {"a" * 16}
@@ -459,10 +477,12 @@ def test_the_cost_of_decoding_is_an_upper_bound(tmp_path):
     profile = load_profile("smoke")
     problems = [Problem(str(i), "q", "text", "1", 1, "tracing") for i in range(12)]
     table = estimate_decoding(profile, problems).set_index("model")
-    assert table.requests.to_dict() == {"base": 5, "z1": 12, "r1": 5}
+    assert table.requests.to_dict() == {"base": 5, "z1": 12, "r1": 12}
     engine = ScriptedEngine(lambda prompt, ids: ord("a"))  # never ends
     policies = study_policies(profile, "z1")
-    rows = sweep_problems(engine, problems, policies, Journal(tmp_path / "rows", Completion), lambda source: "")
+    rows = sweep_problems(
+        engine, problems, [policies] * len(problems), Journal(tmp_path / "rows", Completion), lambda source: ""
+    )
     trace = sum(len(row.token_ids) for row in rows if row.policy == "unbounded")
     branches = sum(row.answer_tokens for row in rows if row.hint_tokens)
     assert trace + branches <= table["tokens at most"]["z1"]
@@ -500,7 +520,9 @@ def test_a_stream_that_is_closed_stops_decoding(engine):
 def test_two_problems_that_ask_the_same_keep_their_rows(tmp_path):
     problems = [Problem(name, "same?", "text", "a", 1, "s") for name in ("first", "second")]
     journal = Journal(tmp_path / "rows.jsonl", Completion)
-    rows = sweep_problems(ScriptedEngine(write("ab")), problems, [Truncation(5)], journal, lambda source: None)
+    rows = sweep_problems(
+        ScriptedEngine(write("ab")), problems, [[Truncation(5)]] * len(problems), journal, lambda source: None
+    )
     assert [row.problem_id for row in rows] == ["first", "second"]
 
 
