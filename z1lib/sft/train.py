@@ -160,7 +160,7 @@ def keep_memory() -> None:
     """Give back what the run before has freed, and from now on keep what a step frees for the next step.
 
     glibc returns every large block to the system at once, and the system clears its pages when they are asked for
-    again: a fifth of a step on a CPU.
+    again: about an eighth of a step on a CPU.
     """
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # other allocators keep memory by themselves
         libc.malloc_trim(0)
