@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 PAGE = 128  # positions
-SECTION = 16  # slots, at least, whose attention is computed together: below that calls cost more than they save
+SECTION = 16  # slots, at least, whose attention is computed together, to keep the calls few
 
 
 @dataclass
