@@ -198,7 +198,10 @@ def test_a_notebook_that_fails_never_counts_as_done_and_is_named(clone):
 def test_an_unknown_profile_lists_those_there_are(clone):
     run = make(clone, "-o", "own", "reproduce", "PROFILE=huge")
     assert run.returncode != 0
-    assert "colab humaneval mini mini_ablation paper paper_ablation single_gpu smoke" in run.stdout + run.stderr
+    assert (
+        "colab humaneval mini mini_ablation mini_factorial paper paper_ablation single_gpu smoke"
+        in run.stdout + run.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["03_windowed_inference", "04_analysis", "exercises/04_analysis"])

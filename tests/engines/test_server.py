@@ -227,10 +227,14 @@ def test_rows_finished_before_an_error_are_kept(engine, endpoint, tmp_path):
     path = tmp_path / "rows.jsonl"
     endpoint.faults = [None] * 12 + [400] * 100
     with pytest.raises(ServerError):
-        sweep_problems(engine, problems, [Unbounded(8)], Journal(path, Completion), lambda source: None)
+        sweep_problems(
+            engine, problems, [[Unbounded(8)]] * len(problems), Journal(path, Completion), lambda source: None
+        )
     kept = len(Journal(path, Completion).rows)
     assert 0 < kept < 30
     endpoint.faults = []
-    rows = sweep_problems(engine, problems, [Unbounded(8)], Journal(path, Completion), lambda source: None)
+    rows = sweep_problems(
+        engine, problems, [[Unbounded(8)]] * len(problems), Journal(path, Completion), lambda source: None
+    )
     assert [row.problem_id for row in rows] == [problem.id for problem in problems]
     assert len(path.read_text().splitlines()) == 30

@@ -531,6 +531,6 @@ def test_the_same_weights_under_two_names_keep_their_names(tmp_path):
     for name in ("base", "z1"):
         engine = ScriptedEngine(write("a" * 40))
         engine.model_name = f"models/{name}"
-        [row] = sweep_problems(engine, problems, [Unbounded(8)], journal, lambda source: "")
+        [row] = sweep_problems(engine, problems, [[Unbounded(8)]], journal, lambda source: "")
         assert row.model == name
     assert len(journal.rows) == 1  # and were decoded once
