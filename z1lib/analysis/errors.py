@@ -24,13 +24,12 @@ KINDS = (
     "answer",
     "form",
 )
-RECHECK = "\n\nWait, let me check that again.\n\n"
 
 
 def split_tellings(text: str) -> list[str]:
     """The tellings in a completion's text, without delimiters: one, or two where it was rechecked."""
     bare = re.sub(r"</?think>\n*", "", text)
-    return [part.strip("\n") for part in bare.split(RECHECK.strip("\n"))]
+    return [part.strip("\n") for part in bare.split(tracing.RECHECK)]
 
 
 def find_error(problem: Problem, text: str) -> tuple[str, str, str] | None:

@@ -8,6 +8,7 @@ out; a *slip* is one step that comes out wrong and is carried on from, as when a
 import ast
 import sys
 from dataclasses import dataclass
+from types import CodeType
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def narrate(program: str, manner: str = "lean", slip: int | None = None) -> Tell
     if manner not in MANNERS:
         raise ValueError(f"no manner {manner!r} of telling; there are {', '.join(MANNERS)}")
     teller = MANNERS[manner](ast.parse(program), slip)
-    code = compile(ast.fix_missing_locations(_Watched().visit(ast.parse(program))), "<traced>", "exec")
+    code, names = _prepare(program, teller)
     before = sys.gettrace()
 
     def trace(frame, event, arg):
@@ -46,7 +47,7 @@ def narrate(program: str, manner: str = "lean", slip: int | None = None) -> Tell
 
     sys.settrace(trace)
     try:
-        exec(code, {"__builtins__": {"print": teller.print, "range": range, WATCH: teller.work_out}})
+        exec(code, names)
     finally:
         sys.settrace(before)
     if slip is not None and teller.slipped is None:
@@ -57,9 +58,14 @@ def narrate(program: str, manner: str = "lean", slip: int | None = None) -> Tell
 def count_steps(program: str) -> int:
     """How many assignments and verdicts a program works out: the numbers that a slip can have are below it."""
     teller = _Lean(ast.parse(program), None)
-    code = compile(ast.fix_missing_locations(_Watched().visit(ast.parse(program))), "<counted>", "exec")
-    exec(code, {"__builtins__": {"print": teller.print, "range": range, WATCH: teller.work_out}})
+    exec(*_prepare(program, teller))
     return teller.worked_out
+
+
+def _prepare(program: str, teller: "_Lean") -> tuple[CodeType, dict]:
+    """The program's code, which hands what it works out to the teller, and the names that it may use."""
+    code = compile(ast.fix_missing_locations(_Watched().visit(ast.parse(program))), "<traced>", "exec")
+    return code, {"__builtins__": {"print": teller.print, "range": range, WATCH: teller.work_out}}
 
 
 WATCH = "_worked_out"

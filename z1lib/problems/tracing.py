@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from z1lib.problems.telling import Telling, count_steps, narrate
 from z1lib.records import Problem
 
+RECHECK = "Wait, let me check that again."  # between two tellings
 PROMPT = "What does this program print?\n\n{program}"
 MAX_LEVEL = 7
 
@@ -240,7 +241,7 @@ def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> 
     same = conclude(program, first) == problem.reference
     found = "The same as before." if same else "Not the same as before: this one is right."
     told = ["\n".join(one.steps) for one in (first, second)]
-    text = f"{told[0]}\n\nWait, let me check that again.\n\n{told[1]}\n\n{found}\n\n\\boxed{{{problem.reference}}}"
+    text = f"{told[0]}\n\n{RECHECK}\n\n{told[1]}\n\n{found}\n\n\\boxed{{{problem.reference}}}"
     return Response(text, "" if first.slipped is None else first.steps[first.slipped])
 
 
