@@ -72,7 +72,7 @@ def everything(z1: float, rival: float, cost: float, of: int = 0) -> pd.DataFram
 
     def right(run, window, level, **_):
         top = {"z1": z1, "r1_plain": rival}[run] + rng.normal(0, 0.02)
-        return rng.random(len(level)) < top * min(1, window / 512)
+        return rng.random(len(level)) < top * min(1, window / 256)
 
     def tokens(run, window, **_):
         return window * rng.normal(1, 0.02) * (cost if run == "z1" else 1)

@@ -8,7 +8,7 @@ from z1lib.records import Completion, Problem
 
 SUM = "a = 1\nfor i in range(2):\n    a = a + 3\nprint(a)"
 BRANCH = "a = 1\nfor x in [5, 2]:\n    if x > 3:\n        a = a + 2\n    else:\n        a = a + 1\nprint(a)"
-SEARCH = "for x in [4, 9, 5]:\n    if x % 3 == 0:\n        break\nprint(x)"
+SEARCH = "for x in [4, 9, 5]:\n    if x > 8:\n        break\nprint(x)"
 TEXT = "s = 'p'\ns = s + '-q'\nprint(s)"
 
 
@@ -31,8 +31,7 @@ def complete(text: str, model: str = "z1") -> Completion:
         (SUM, "7", ("\\boxed{7}", "\\boxed{4}"), "answer"),
         (BRANCH, "4", ("5-3=2 yes, if x > 3:", "5-3=-2 no, else:"), "comparison"),
         (BRANCH, "4", ("a = a + 2: 1+2=3", "a = a + 1: 1+1=2"), "other branch"),
-        (SEARCH, "9", ("4%3=1 no", "4%3=0 yes"), "remainder"),
-        (SEARCH, "9", ("9%3=0 yes", "hello"), "form"),
+        (SEARCH, "9", ("9-8=1 yes", "hello"), "form"),
         (TEXT, "p-q", ("s = s + '-q': 'p'+'-q'='p-q'", "s = s + '-q': 'p'+'-q'='p-p'"), "text or list"),
     ],
 )

@@ -28,7 +28,7 @@ def make_frame(right=lambda **_: 0.5, tokens=lambda **_: 100.0, seeds=(0, 1), n=
     parts = []
     for run, policy in pairs:
         for seed in [0] if run == "base" else seeds:
-            for window in [640] if policy == "unbounded" else [64, 128, 512]:
+            for window in [640] if policy == "unbounded" else [64, 128, 256]:
                 for name in sets:
                     one = {"run": run, "policy": policy, "window": window, "training_seed": seed, "problem_set": name}
                     told = {**one, "seed": one["training_seed"], "level": level, "needed": needed}
@@ -62,7 +62,7 @@ def test_the_bounds_of_the_plan_leave_no_claim_without_a_way_to_be_supported_or_
 
 
 def test_the_gain_is_between_the_two_windows_that_the_plan_names():
-    found = measure(make_frame(lambda window, seed, **_: {64: 0.0, 128: 0.1, 512: 0.8, 640: 0.8}[window] + seed / 10))
+    found = measure(make_frame(lambda window, seed, **_: {64: 0.0, 128: 0.1, 256: 0.8, 640: 0.8}[window] + seed / 10))
     assert found["A"].by_training == pytest.approx([0.7, 0.7])
     assert (found["A"].n, found["A"].seeds) == (20, [0, 1])
 
@@ -87,7 +87,7 @@ def test_the_ratio_of_tokens_at_equal_accuracy_is_the_planted_one_in_every_train
     def tokens(run, window, seed, **_):
         return window * (1.0 if run == "r1_plain" else 0.5 + seed / 10)
 
-    found = measure(make_frame(lambda window, **_: {64: 0.1, 128: 0.4, 512: 0.8, 640: 0.8}[window], tokens))["B"]
+    found = measure(make_frame(lambda window, **_: {64: 0.1, 128: 0.4, 256: 0.8, 640: 0.8}[window], tokens))["B"]
     assert np.exp(found.by_training) == pytest.approx([0.5, 0.6])
 
 
@@ -169,7 +169,7 @@ def test_cells_that_answered_other_problems_are_named_with_the_first():
 
 def test_a_window_that_was_not_run_leaves_the_claim_not_run():
     frame = make_frame()
-    assert measure(frame[frame.window != 512])["A"].endswith("at the windows 128 512")
+    assert measure(frame[frame.window != 256])["A"].endswith("at the windows 64 256")
 
 
 def test_a_set_that_no_interpreter_told_has_no_length():

@@ -30,7 +30,8 @@ def test_a_level_outside_the_range_is_refused(level):
 def test_higher_levels_take_longer(family):
     means = []
     for level in range(1, 6):
-        told = [tracing.tell(problem, "lean").text for problem in tracing.make_problems(100, [level], 0, family)]
+        problems = tracing.make_problems(100, [level], 0, family)
+        told = [tracing.tell(problem, "lean").text.split("\n\n")[0] for problem in problems]
         means.append(sum(map(len, told)) / len(told))
     assert means[::2] == sorted(means[::2])
     assert means[4] > 1.5 * means[0]
@@ -61,13 +62,19 @@ def test_a_level_that_runs_out_of_programs_says_so():
 
 
 @pytest.mark.parametrize("family", tracing.FAMILIES)
-def test_every_style_ends_with_the_answer_in_its_box(family):
+def test_every_style_announces_the_answer_and_ends_with_it_in_its_box(family):
     for problem in tracing.make_problems(50, [1, 3, 5], 0, family):
         for style in tracing.STYLES:
             for delimiters in (False, True):
                 told = tracing.tell(problem, style, delimiters, slips=0.5).text
-                assert told.endswith(f"\n\n\\boxed{{{problem.reference}}}")
-                assert told.count("<think>") == told.count("</think>\n\n\\boxed") == delimiters
+                assert told.endswith(f"\n\nThe final answer is:\n\n\\boxed{{{problem.reference}}}")
+                assert told.count("<think>") == told.count("</think>\n\nThe final") == delimiters
+
+
+def test_no_update_stands_in_a_program_twice():
+    for problem in tracing.make_problems(600, [1, 2, 3, 4, 5, 6, 7], 0, "tracing"):
+        lines = [line.strip() for line in tracing.program_of(problem).split("\n")]
+        assert len(set(lines)) == len(lines), lines
 
 
 def test_a_recheck_tells_the_execution_a_second_time():
@@ -79,13 +86,13 @@ def test_a_recheck_tells_the_execution_a_second_time():
 def test_a_running_best_is_rechecked_from_the_other_end_and_a_search_is_read_on():
     best, hit = (
         "b = 0\nfor x in [3, 9]:\n    if x > b:\n        b = x\nprint(b)",
-        "for x in [4, 9, 5]:\n    if x % 3 == 0:\n        break\nprint(x)",
+        "for x in [4, 9, 5]:\n    if x > 8:\n        break\nprint(x)",
     )
     asked = [Problem("p", tracing.PROMPT.format(program=program), "text", "9", 1, "s") for program in (best, hit)]
     told = [tracing.tell(problem, "rechecked").text.split("\n\n") for problem in asked]
     assert told[0][0].split("\n") == ["3-0=3 yes", "b = x: 3", "9-3=6 yes", "b = x: 9"]
     assert told[0][2].split("\n") == ["9-0=9 yes", "b = x: 9", "3-9=-6 no"]
-    assert told[1][0] == told[1][2] == "4%3=1 no\n9%3=0 yes\n5%3=2 no"
+    assert told[1][0] == told[1][2] == "4-8=-4 no\n9-8=1 yes\n5-8=-3 no"
 
 
 @pytest.mark.parametrize("family", tracing.FAMILIES)

@@ -14,7 +14,6 @@ from z1lib.records import Completion, Problem
 
 KINDS = (
     "comparison",
-    "remainder",
     "other branch",
     "statement",
     "operand",
@@ -38,7 +37,7 @@ def find_error(problem: Problem, text: str) -> tuple[str, str, str] | None:
     The first telling in `text` against the lean telling of the problem, its answer's line included. A search that is
     read on differs only where it goes wrong before its hit.
     """
-    *steps, _, box = tracing.tell(problem, "lean").text.split("\n")
+    *steps, _, _, _, box = tracing.tell(problem, "lean").text.split("\n")
     lines = split_tellings(text)[0].split("\n")
     for before, line, found in zip(["", *steps], steps, lines + [""] * len(steps)):
         if found != line:
@@ -50,8 +49,7 @@ def find_error(problem: Problem, text: str) -> tuple[str, str, str] | None:
 def classify(told: str, found: str, before: str) -> str:
     """The kind, of KINDS, of a wrong line: by what the right one works out and where the wrong one begins to differ."""
     if told.endswith((" yes", " no", ":")):
-        verdict = "remainder" if "%" in told else "comparison"
-        return verdict if re.match(r"-?\w+[-%]", found) else "form"
+        return "comparison" if re.match(r"-?\w+-", found) else "form"
     source, colon, values = told.partition(": ")
     if not colon:
         return "loop"

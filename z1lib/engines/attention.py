@@ -5,38 +5,31 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from z1lib.engines.cache import PAGE
+
 
 def paged_attention(module, query, key, value, attention_mask, **options):
-    """For one new token a row over the sections of a paged cache (see `cache`); elsewhere sdpa.
+    """For one new token a row over the pages of a cache (see `cache`); elsewhere sdpa.
 
     query (rows, heads, new tokens, size) -> (rows, new tokens, heads, size). An empty mask stands for a plainly causal
-    one.
+    one. The query heads that share a key head are the rows of one product, which reads it once (grouped-query
+    attention).
     """
     if not isinstance(key, list):
         mask = None if attention_mask is None or not attention_mask.numel() else attention_mask
         return sdpa_attention_forward(module, query, key, value, mask, **options)
-    query, mask = (query * options["scaling"])[:, :, 0], attention_mask[:, 0]
-    parts = [
-        _attend(query[start:end], keys, values, mask[start:end])
-        for (start, end, keys), (_, _, values) in zip(key, value)
-    ]
-    return torch.cat(parts)[:, None], None
-
-
-def _attend(query, keys, values, mask) -> torch.Tensor:
-    """query (rows, heads, size), pages of keys (rows x key heads, size, PAGE), values (.., PAGE, size), mask to add.
-
-    The query heads that share a key head are the rows of one product, which reads it once (grouped-query attention).
-    """
-    (rows, heads, size), shared = query.shape, keys[0].shape[0]
-    folded = query.reshape(shared, rows * heads // shared, size)
-    scores = torch.cat([_score(folded, page) for page in keys], dim=-1).float()
-    scores.view(rows, heads, -1).add_(mask[:, :, : scores.shape[-1]])
-    weights = scores.softmax(dim=-1).to(query.dtype).split(values[0].shape[1], dim=-1)
-    output = torch.bmm(weights[0], values[0]).float()
-    for weight, page in zip(weights[1:], values[1:]):
-        output += torch.bmm(weight, page)
-    return output.reshape(rows, heads, -1).to(query.dtype)
+    rows, heads, _, size = query.shape
+    folded = (query * options["scaling"]).reshape(len(key[0]), -1, size)
+    scores = folded.new_zeros(*folded.shape[:2], attention_mask.shape[-1])
+    parts = [slice(start, start + PAGE) for start in range(0, scores.shape[-1], PAGE)]
+    for part, keys in zip(parts, key):
+        scores[: len(keys), :, part] = _score(folded[: len(keys)], keys)
+    scores.view(rows, heads, -1).add_(attention_mask[:, 0])
+    weights = scores.softmax(dim=-1)
+    output = torch.zeros_like(folded, dtype=torch.float32)
+    for part, values in zip(parts, value):
+        output[: len(values)] += torch.bmm(weights[: len(values), :, part], values)
+    return output.to(query.dtype).view(rows, 1, heads, size), None
 
 
 def _score(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

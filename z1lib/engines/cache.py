@@ -2,7 +2,7 @@
 
 transformers' DynamicCache concatenates all keys and values anew at every token, and a row of the batch takes the room
 of the longest. Here a page holds PAGE positions of all slots, rows with more pages have the lower slots, and so the
-slots that need a page are the first ones: one block of memory, read as it lies, and nothing is read that no row needs.
+slots that need a page are the first ones: one block of memory, read as it lies, and little is read that no row needs.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 PAGE = 128  # positions
-SECTION = 16  # slots, at least, whose attention is computed together, to keep the calls few
+ROUND = 8  # slots are read by so many: products of a new shape cost a CPU a preparation, so there are few shapes
 
 
 @dataclass
@@ -23,62 +23,72 @@ class _Room:
     comes by.
     """
 
-    pages: int = 0
-    slots: int = 0
-    tokens: tuple[torch.Tensor, torch.Tensor] = ()  # of the run, those to keep: (row, place among the row's tokens)
-    places: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = ()  # where each goes: (page, slot, offset)
-    sections: list[tuple[int, int, int]] = field(default_factory=list)  # read: (first slot, last + 1, pages)
+    slots: list[int] = field(default_factory=list)  # page by page, how many of the first slots it holds
+    # Of each page that is written to: rows of the run and places among their tokens, slots and offsets where they go.
+    writes: dict[int, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    reach: list[int] = field(default_factory=list)  # read: page by page, how many of the first slots
     behind: torch.Tensor | None = None  # read instead: all positions of these slots
     extent: int = 0  # of those, how many
 
+    def hold(self, page: int, slots: int) -> None:
+        """Let a page hold at least so many slots."""
+        self.slots += [0] * (page + 1 - len(self.slots))
+        if self.slots[page] < slots:
+            self.slots[page] = _round(max(slots, self.slots[page] * 3 // 2))  # a page that grows is copied: not often
+
 
 class _PagedLayer(DynamicLayer):
-    """One layer's keys (pages, slots, key heads, size, PAGE) and values (pages, slots, key heads, PAGE, size).
+    """One layer's pages: keys (slots, key heads, size, PAGE) and values (slots, key heads, PAGE, size).
 
-    Each is the right-hand side of a product; how they lie in memory says `_zeros`.
+    Each is the right-hand side of a product.
     """
 
     def __init__(self, room: _Room):
         super().__init__()
         self.room = room
+        self.pages: list[list[torch.Tensor]] = []
 
     def update(self, key_states, value_states, *args, **kwargs):
         """Keep what was computed. Returns what attention reads.
 
-        For one token in every row a list of sections, (first, last + 1, pages), of keys and one of values; else keys
-        and values (rows, key heads, positions, size), which are those given where nothing lies behind.
+        For one token in every row a list of pages of keys, (slots x key heads, size, PAGE), and one of values,
+        (slots x key heads, PAGE, size), each of the first slots alone, those that reach it; else keys and values
+        (rows, key heads, positions, size), which are those given where nothing lies behind.
         """
         room = self.room
-        if self.keys is None:
-            self.keys = key_states.new_empty(0, 0, key_states.shape[1], key_states.shape[3], PAGE)
-            self.values = value_states.new_empty(0, 0, value_states.shape[1], PAGE, value_states.shape[3])
-        self.grow()
-        page, slot, offset = room.places
-        row, place = room.tokens
-        self.keys[page, slot, :, :, offset] = key_states[row, :, place]
-        self.values[page, slot, :, offset] = value_states[row, :, place]
-        if room.sections:
-            return self._read(self.keys), self._read(self.values)
+        self.grow(key_states)
+        for page, (row, place, slot, offset) in room.writes.items():
+            keys, values = self.pages[page]
+            keys[slot, :, :, offset] = key_states[row, :, place]
+            values[slot, :, offset] = value_states[row, :, place]
+        if room.reach:
+            return tuple(
+                [pair[which][:slots].flatten(0, 1) for pair, slots in zip(self.pages, room.reach)] for which in (0, 1)
+            )
         if room.behind is None:
             return key_states, value_states
-        pages = -(-room.extent // PAGE)
-        keys = self.keys[:pages, room.behind].permute(1, 2, 0, 4, 3).flatten(2, 3)
-        values = self.values[:pages, room.behind].permute(1, 2, 0, 3, 4).flatten(2, 3)
-        return keys[:, :, : room.extent], values[:, :, : room.extent]
+        # A slot that a page does not hold has no position there that is not hidden: any other stands in.
+        behind = [[states[room.behind.clamp(max=len(states) - 1)] for states in pair] for pair in self._read()]
+        keys, values = (torch.cat(states, dim=dim) for states, dim in zip(zip(*behind), (3, 2)))
+        return keys.mT[:, :, : room.extent], values[:, :, : room.extent]
 
-    def _read(self, states: torch.Tensor) -> list[tuple[int, int, list[torch.Tensor]]]:
-        sections = self.room.sections
-        return [(a, b, [states[page, a:b].flatten(0, 1) for page in range(pages)]) for a, b, pages in sections]
+    def _read(self) -> list[list[torch.Tensor]]:
+        return self.pages[: -(-self.room.extent // PAGE)]
 
-    def grow(self) -> None:
-        """Make room for all slots and pages that are in use."""
-        wanted = self.room.pages, self.room.slots
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            if old.shape[0] < wanted[0] or old.shape[1] < wanted[1]:
-                new = _zeros(old, name == "keys", *map(max, zip(wanted, old.shape)), *old.shape[2:])
-                new[: old.shape[0], : old.shape[1]] = old
-                setattr(self, name, new)
+    def grow(self, like: torch.Tensor) -> None:
+        """Make room for all slots and pages that are in use; `like`: (rows, key heads, tokens, size)."""
+        for page, slots in enumerate(self.room.slots):
+            old = self.pages[page] if page < len(self.pages) else None
+            if old is None or len(old[0]) < slots:
+                new = _make_page(like, slots)
+                for states, before in zip(new, old or []):
+                    states[: len(before)] = before
+                self.pages[page : page + 1] = [new]
+
+    def copy(self, page: int, source: torch.Tensor, target: torch.Tensor) -> None:
+        self.grow(self.pages[page][1])
+        for states in self.pages[page]:
+            states[target] = states[source]
 
 
 class PagedCache(Cache):
@@ -104,16 +114,14 @@ class PagedCache(Cache):
         """
         pages = [-(-self.lengths[slot] // PAGE) for slot in kept]
         place = _place(kept, pages)
-        self.room.slots = max(self.room.slots, len(kept))
         moved = [(kept[i], slot, pages[i]) for slot, i in enumerate(place) if kept[i] != slot]
-        copied = [(page, *pair) for *pair, count in moved for page in range(count)]
         self.lengths = [self.lengths[kept[i]] for i in place]
-        if copied:
-            page, source, target = torch.tensor(copied, device=self.device).T
+        for page in range(max((count for *_, count in moved), default=0)):
+            pairs = [pair for *pair, count in moved if count > page]
+            self.room.hold(page, max(target for _, target in pairs) + 1)
+            source, target = torch.tensor(pairs, device=self.device).T
             for layer in self.layers:
-                layer.grow()
-                layer.keys[page, target] = layer.keys[page, source]
-                layer.values[page, target] = layer.values[page, source]
+                layer.copy(page, source, target)
         return place
 
     def open(self, slots: list[int], counts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,12 +136,14 @@ class PagedCache(Cache):
         positions = starts[:, None] + places
         row, place = (places < torch.tensor(counts, device=self.device)[:, None]).nonzero(as_tuple=True)
         kept = positions[row, place]
+        page, slot = kept // PAGE, torch.tensor(slots, device=self.device)[row]
         extent = max(self.lengths[slot] + count for slot, count in zip(slots, counts))
         room = self.room
-        room.tokens = row, place
-        room.places = kept // PAGE, torch.tensor(slots, device=self.device)[row], kept % PAGE
-        room.pages, room.slots = max(room.pages, -(-extent // PAGE)), max(room.slots, len(self.lengths))
-        room.sections = []
+        room.writes = {}
+        for one in page.unique().tolist():
+            room.writes[one] = tuple(index[page == one] for index in (row, place, slot, kept % PAGE))
+            room.hold(one, int(room.writes[one][2].max()) + 1)
+        room.reach = []
         room.behind = torch.tensor(slots, device=self.device) if any(self.lengths[slot] for slot in slots) else None
         room.extent = extent
         self.opened = slots, counts
@@ -142,12 +152,20 @@ class PagedCache(Cache):
         return positions, (torch.arange(extent, device=self.device) <= positions[:, :, None])[:, None]
 
     def open_all(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make room for one new token in every slot. As `open`, but the mask (rows, 1, 1, positions) is for adding."""
-        slots = list(range(len(self.lengths)))
-        positions, _ = self.open(slots, [1] * len(slots))
-        self.room.sections = _sections([length // PAGE + 1 for length in self.lengths])
-        extent = self.room.sections[0][2] * PAGE
-        hidden = torch.arange(extent, device=self.device) > positions
+        """Make room for one new token in every slot.
+
+        As `open`, but the mask (rows, 1, 1, positions) is for adding, and the rows are filled up with some that nobody
+        needs to a multiple of ROUND.
+        """
+        self.open(list(range(len(self.lengths))), [1] * len(self.lengths))
+        lengths = self.lengths + [0] * (_round(len(self.lengths)) - len(self.lengths))
+        most = max(lengths) // PAGE + 1
+        ends = ([slot for slot, length in enumerate(lengths) if length >= page * PAGE][-1] + 1 for page in range(most))
+        self.room.reach = [_round(end) for end in ends]
+        for page, slots in enumerate(self.room.reach):
+            self.room.hold(page, slots)
+        positions = torch.tensor(lengths, device=self.device)[:, None]
+        hidden = torch.arange(most * PAGE, device=self.device) > positions
         mask = torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, float("-inf"))
         return positions, mask[:, None, None]
 
@@ -164,12 +182,12 @@ def bytes_per_position(model) -> int:
     return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
 
 
-def _zeros(like: torch.Tensor, are_keys: bool, *shape: int) -> torch.Tensor:
-    """Zeros whose memory runs as attention reads it fastest: keys below float32 position by position."""
-    *outer, rows, columns = shape
-    if are_keys and like.dtype != torch.float32:
-        return like.new_zeros(*outer, columns, rows).mT
-    return like.new_zeros(shape)
+def _make_page(like: torch.Tensor, slots: int) -> list[torch.Tensor]:
+    """Zeros for keys and values, whose memory runs as attention reads it fastest: see `attention._score`."""
+    _, heads, _, size = like.shape
+    keys, values = (slots, heads, size, PAGE), (slots, heads, PAGE, size)
+    by_position = like.dtype != torch.float32
+    return [like.new_zeros(values).mT if by_position else like.new_zeros(keys), like.new_zeros(values)]
 
 
 def _place(kept: list[int], pages: list[int]) -> list[int]:
@@ -195,14 +213,5 @@ def _place(kept: list[int], pages: list[int]) -> list[int]:
     return place
 
 
-def _sections(pages: list[int]) -> list[tuple[int, int, int]]:
-    """Neighbouring slots that read about equally many pages: (first, last + 1, most pages)."""
-    sections = []
-    end = len(pages)
-    start, most = end, 0
-    for slot in reversed(range(len(pages))):  # from those with few pages
-        if pages[slot] > most and end - start >= SECTION and slot + 1 >= SECTION:
-            sections.append((start, end, most))
-            end, most = start, 0
-        start, most = slot, max(most, pages[slot])
-    return [(start, end, most), *reversed(sections)]
+def _round(slots: int) -> int:
+    return -(-slots // ROUND) * ROUND

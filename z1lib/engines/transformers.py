@@ -151,8 +151,9 @@ class _Batch:
         """Give every row its next id, let finished rows go and branches part."""
         if not self.rows:
             return
-        ids = torch.tensor([[row.last()] for row in self.rows], device=self.device)
         positions, mask = self.cache.open_all()
+        ids = [row.last() for row in self.rows]
+        ids = torch.tensor(ids + [0] * (len(positions) - len(ids)), device=self.device)[:, None]
         logits = self._run(self.model, ids, mask, positions).logits[:, -1]
         for row, token, own in zip(self.rows, _likeliest(logits), logits):
             row.extend(token, own, end_ids)

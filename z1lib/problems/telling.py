@@ -27,7 +27,7 @@ def narrate(program: str, manner: str = "lean", slip: int | None = None) -> Tell
     """Run `program` and tell it in a manner of MANNERS.
 
     Understands what `tracing` writes: assignments, `for` over ranges and lists, `if` with or without `else`, `break`,
-    `pass`, `print` of a name. `slip`: the number, of the assignments and verdicts that are worked out, of the one that
+    `pass`, `print` of a name; what an `if` asks is whether one value is above or below another. `slip`: the number, of the assignments and verdicts that are worked out, of the one that
     comes out wrong; the program goes on from it. It executes the program in this process, so it is for our own
     programs only, never for a model's output. Raises ValueError for an unknown manner, or a slip the program never
     comes to.
@@ -173,18 +173,11 @@ class _Lean:
         return f"{told}, if {ast.unparse(node.test)}:" if self.verdict else f"{told}, else:"
 
     def tell_test(self, test, then):
-        """The remainder, which is compared with 0; of a comparison the difference, which is above 0 where it holds."""
-        if isinstance(test.left, ast.BinOp):
-            return f"{fill(test.left, then)}={self.remainder(test, then)}"
+        """The difference, which is above 0 where the comparison holds."""
         sides = [evaluate(side, then) for side in (test.left, test.comparators[0])]
         more, less = sides if isinstance(test.ops[0], ast.Gt) else sides[::-1]
         difference = more - less if (more > less) == self.verdict else less - more + (more == less)
         return f"{more}-{less}={difference}"
-
-    def remainder(self, test, then) -> int:
-        """The remainder that goes with the verdict, which may be a slip."""
-        value = evaluate(test.left, then)
-        return value if (value == 0) == self.verdict else int(not self.verdict)
 
 
 class _Full(_Lean):
@@ -203,11 +196,7 @@ class _Full(_Lean):
         return f"{name} = {value}, left {left}"
 
     def tell_if(self, node, then, now, line):
-        verdict = "yes" if self.verdict else "no"
-        if isinstance(node.test.left, ast.BinOp):
-            value = self.remainder(node.test, then)
-            return f"if {ast.unparse(node.test)}: {fill(node.test.left, then)} = {value}, {value} == 0, {verdict}"
-        return f"if {ast.unparse(node.test)}: {fill(node.test, then)}, {verdict}"
+        return f"if {ast.unparse(node.test)}: {fill(node.test, then)}, {'yes' if self.verdict else 'no'}"
 
     def tell_expr(self, node, then, now, line):
         return f"{ast.unparse(node)}: {self.printed[-1]}"

@@ -18,6 +18,7 @@ from z1lib.problems.telling import Telling, count_steps, narrate
 from z1lib.records import Problem
 
 RECHECK = "Wait, let me check that again."  # between two tellings
+ANSWER = "\n\nThe final answer is:\n\n\\boxed{{{}}}"  # announced, as the paper's teacher does
 PROMPT = "What does this program print?\n\n{program}"
 MAX_LEVEL = 7
 
@@ -81,13 +82,18 @@ def write_program(sketch: Sketch, rng: random.Random) -> str:
     """The source of a sketch, numbers and letters drawn from `rng`.
 
     Numbers are small and only grow: carries and signs are hard for a model of 135M parameters, and not what is studied.
+    No update stands in a program twice: after a line that does, a model cannot tell which of the two it has just told.
     """
     name, other = sketch.names
     start = {"int": str(rng.randint(1, 6)), "str": repr(rng.choice("pqrst")), "list": f"[{rng.randint(1, 9)}]"}
-    lines = [f"{name} = {start[sketch.kind]}"] + [_update(sketch, rng) for _ in range(sketch.straight)]
-    lines += [f"{other} = {rng.randint(1, 3)}"] * sketch.second
     operand = other if sketch.second else ""
-    body = _branch(sketch, rng, operand) if sketch.branch else [_update(sketch, rng, operand)]
+    updates: list[str] = []
+    for own in [""] * sketch.straight + [operand] + [""] * sketch.branch:
+        updates.append(_update(sketch, rng, updates, own))
+    before, (update, *otherwise) = updates[: sketch.straight], updates[sketch.straight :]
+    lines = [f"{name} = {start[sketch.kind]}", *before] + [f"{other} = {rng.randint(1, 3)}"] * sketch.second
+    body = [f"if {_condition(sketch, rng)}:", *_indent([update]), "else:", *_indent(otherwise)]
+    body = body if sketch.branch else [update]
     if sketch.second:
         body.append(f"{other} = {other} + 1")
     if sketch.rounds:
@@ -106,24 +112,20 @@ def _indent(lines: list[str]) -> list[str]:
     return ["    " + line for line in lines]
 
 
-def _update(sketch: Sketch, rng: random.Random, operand: str = "") -> str:
-    """One assignment to the accumulator; `operand` is the other variable, if the caller wants it read."""
+def _update(sketch: Sketch, rng: random.Random, taken: list[str], operand: str) -> str:
+    """An assignment to the accumulator that is not in `taken`; `operand` is the other variable, if it is to be read."""
     name = sketch.names[0]
-    if sketch.kind == "str":
-        return f"{name} = {name} + '-{rng.choice('pqrst')}'"
-    if not operand:
-        operand = "x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 3))
-    if sketch.kind == "list":
-        return f"{name} = {name} + [{operand}]"
-    return f"{name} = {name} + {operand}"
+    while True:
+        number = operand or ("x" if sketch.walk and rng.random() < 0.5 else str(rng.randint(1, 3)))
+        added = {"int": number, "list": f"[{number}]", "str": f"'-{rng.choice('pqrst')}'"}[sketch.kind]
+        if (line := f"{name} = {name} + {added}") not in taken:
+            return line
 
 
-def _branch(sketch: Sketch, rng: random.Random, operand: str) -> list[str]:
-    """An if with an else; the condition looks at the loop variable or at an integer accumulator."""
+def _condition(sketch: Sketch, rng: random.Random) -> str:
+    """Of a branch: it looks at the loop variable or at an integer accumulator."""
     subject = rng.choice([_loop_variable(sketch)] + [sketch.names[0]] * (sketch.kind == "int"))
-    limit = rng.randint(0, 1) if subject == "i" else rng.randint(2, 5)
-    condition = rng.choice([f"{subject} % 2 == 0", f"{subject} > {limit}"])
-    return [f"if {condition}:", "    " + _update(sketch, rng, operand), "else:", "    " + _update(sketch, rng)]
+    return f"{subject} {rng.choice('<>')} {rng.randint(1, 2) if subject == 'i' else rng.randint(2, 6)}"
 
 
 LENGTHS = {1: (2, 3), 2: (4, 5), 3: (6, 6), 4: (7, 8), 5: (9, 9)}  # of a list, by level
@@ -152,15 +154,17 @@ def write_running_best(level: int, rng: random.Random) -> str:
 
 
 def write_first_hit(level: int, rng: random.Random) -> str:
-    """The first item of a list that 3 divides: anywhere in it, so that the level does not tell how long it takes."""
+    """The first item of a list above a limit: anywhere in it, so that the level does not tell how long it takes.
+
+    A third of the items are above it.
+    """
     items = draw_items(level, rng)
-    while not any(x % 3 == 0 for x in items):
-        items = draw_items(level, rng)
-    hits, others = [x for x in items if x % 3 == 0], [x for x in items if x % 3]
+    limit = sorted(items)[-1 - max(1, len(items) // 3)]
+    hits, others = [x for x in items if x > limit], [x for x in items if x <= limit]
     place = rng.randint(0, len(others))
     after = others[place:] + hits[1:]
     rng.shuffle(after)
-    return f"for x in {[*others[:place], hits[0], *after]}:\n    if x % 3 == 0:\n        break\nprint(x)"
+    return f"for x in {[*others[:place], hits[0], *after]}:\n    if x > {limit}:\n        break\nprint(x)"
 
 
 FAMILIES = {"tracing": write_tracing, "running_best": write_running_best, "first_hit": write_first_hit}
@@ -225,7 +229,7 @@ class Response:
 def tell_once(problem: Problem, manner: str = "lean") -> Response:
     """The execution once, short for simple programs and long for complex ones, then the answer."""
     told = narrate(program_of(problem), manner)
-    return Response("\n".join(told.steps) + f"\n\n\\boxed{{{told.printed}}}")
+    return Response("\n".join(told.steps) + ANSWER.format(told.printed))
 
 
 def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> Response:
@@ -241,8 +245,8 @@ def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> 
     same = conclude(program, first) == problem.reference
     found = "The same as before." if same else "Not the same as before: this one is right."
     told = ["\n".join(one.steps) for one in (first, second)]
-    text = f"{told[0]}\n\n{RECHECK}\n\n{told[1]}\n\n{found}\n\n\\boxed{{{problem.reference}}}"
-    return Response(text, "" if first.slipped is None else first.steps[first.slipped])
+    text = f"{told[0]}\n\n{RECHECK}\n\n{told[1]}\n\n{found}"
+    return Response(text + ANSWER.format(problem.reference), "" if first.slipped is None else first.steps[first.slipped])
 
 
 def conclude(program: str, told: Telling) -> str:
@@ -265,8 +269,8 @@ def read_backwards(program: str) -> str:
 
 def think(response: Response) -> Response:
     """The response with its reasoning between delimiters."""
-    thinking, answer = response.text.rsplit("\n\n", 1)
-    return Response(f"<think>\n{thinking}\n</think>\n\n{answer}", response.unlearned)
+    thinking, *answer = response.text.rsplit("\n\n", 2)
+    return Response("\n\n".join([f"<think>\n{thinking}\n</think>", *answer]), response.unlearned)
 
 
 STYLES = ("terse", "lean", "full", "rechecked")
