@@ -4,15 +4,17 @@ Problems differ in difficulty and length, trainings in accuracy (and in how leng
 anew each time. `coverage` is the share of 95% intervals that hold the truth, `power` that of intervals beyond the
 bound for support, `power, Holm` that of verdicts where no other claim of the family is supported, which is the least
 that Holm leaves, `false` that of verdicts "supported" where the truth lies on the bound. Writes power.csv and the table
-of docs/CLAIMS.md. About a quarter of an hour on one core.
+of docs/CLAIMS.md. About a quarter of an hour on two cores.
 """
 
 import gc
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from z1lib.analysis.claims import make_claims
 from z1lib.analysis.estimands import UNTRAINED, Claim, measure, read_plan
@@ -23,7 +25,7 @@ HERE = Path(__file__).parent
 TRIALS, RESAMPLES = 400, 200
 TRUTH = 40_000  # problems, of which a claim's true value is taken
 SPREADS = (0.04, 0.08)  # sd of a training's accuracy, without its binomial part: what is hoped for, what was seen
-WINDOWS = (64, 128, 192, 256, 384, 512)
+WINDOWS = tuple(load_profile("mini_factorial").inference.windows)
 TAIL = 25  # tokens of hint and answer
 LEVELS = 5
 
@@ -89,7 +91,7 @@ def simulate(pairs: list, sets: list[str], world: World, n: int, trainings: int,
 
 
 EVEN = {"z1": 0.75, "r1_plain": 0.75, "base": 0.20, "full": 0.6, "terse": 0.6, "longest": 0.6, "shortest": 0.6}
-LENGTH = dict.fromkeys(EVEN, 150.0) | {"r1_plain": 150 / 0.9}  # at equal learning, on the bound of B
+LENGTH = dict.fromkeys(EVEN, 100.0) | {"r1_plain": 100 / 0.9}  # at equal learning, on the bound of B
 NULL = World(EVEN, LENGTH, dict.fromkeys(EVEN, 0.5))
 
 
@@ -97,25 +99,16 @@ def better(run: str, gain: float) -> World:
     return replace(NULL, accuracy=EVEN | {run: EVEN[run] + gain})
 
 
-def as_long(run: str, tokens: float) -> World:
-    return replace(NULL, length=LENGTH | {run: tokens})
-
-
-shorter = LENGTH | {"r1_plain": 150 / 0.7}
 # Claim -> what is planted, in words; the world with that effect; the world on the bound for support
 WORLDS: dict[str, tuple[str, World, World]] = {
-    "A": (
-        "traces of 80 tokens",
-        replace(NULL, length=LENGTH | {"z1": 80.0}),
-        replace(NULL, length=LENGTH | {"z1": 20.0}),
-    ),
+    "A": ("traces of 100 tokens", NULL, replace(NULL, length=LENGTH | {"z1": 10.0})),
     "B": (
         "0.7 of the tokens, 10 points better",
-        replace(better("z1", 0.1), length=LENGTH | {"r1_plain": 150 / 0.7}),
+        replace(better("z1", 0.1), length=LENGTH | {"r1_plain": 100 / 0.7}),
         NULL,
     ),
     "B'": ("5 points better", better("z1", 0.05), better("z1", -0.05)),
-    "C": ("a fifth of cut answers right", replace(as_long("z1", 250), partial=0.2), NULL),
+    "C": ("a fifth of cut answers right", replace(NULL, partial=0.2), NULL),
     "D": ("slope 0.5 against 0.2", replace(NULL, slope=NULL.slope | {"r1_plain": 0.2}), NULL),
     "E1": ("10 points", better("z1", 0.10 - 0.55), better("z1", -0.55)),
     "F1": ("15 points", better("full", 0.15), NULL),
@@ -169,10 +162,12 @@ def write_power() -> str:
 
 
 def main() -> None:
-    gc.freeze()  # statsmodels collects garbage in every call; what is loaded is none
     profile = load_profile("mini", analysis={"resamples": RESAMPLES})
     claims = [claim for claim in read_plan() if claim.id in WORLDS]
-    rows = [run_claim(claim, spread, profile) for claim in claims for spread in SPREADS]
+    asked = [(claim, spread, profile) for claim in claims for spread in SPREADS]
+    # statsmodels collects garbage in every call; what is loaded is none
+    with ProcessPoolExecutor(initializer=gc.freeze) as pool:
+        rows = list(tqdm(pool.map(run_claim, *zip(*asked)), total=len(asked)))
     pd.DataFrame(rows).to_csv(HERE / "power.csv", index=False, float_format="%.4f")
     fill(HERE.parent / "docs/CLAIMS.md", "power", write_power())
 

@@ -409,10 +409,7 @@ def test_rows_are_admitted_as_soon_as_others_leave(tiny_model, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_row_of_many_pages_is_that_of_transformers_own_cache(tiny_model, dtype, monkeypatch):
-    from z1lib.engines import cache
-
-    monkeypatch.setattr(cache, "SECTION", 2)
+def test_a_row_of_many_pages_is_that_of_transformers_own_cache(tiny_model, dtype):
     engine = load_engine("transformers", tiny_model, dtype=dtype)
     prompts = [[1 + (7 * i + k) % 250 for k in range(length)] for i, length in enumerate((5, 130, 300, 127, 260, 128))]
     rows = generate(engine, prompts, ShiftedWindow(4, hint="!hint!", max_answer_tokens=3))

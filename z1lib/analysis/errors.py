@@ -12,17 +12,7 @@ import pandas as pd
 from z1lib.problems import tracing
 from z1lib.records import Completion, Problem
 
-KINDS = (
-    "comparison",
-    "other branch",
-    "statement",
-    "operand",
-    "sum",
-    "text or list",
-    "loop",
-    "answer",
-    "form",
-)
+KINDS = ("comparison", "other branch", "statement", "operand", "sum", "text or list", "loop", "answer", "form")
 
 
 def split_tellings(text: str) -> list[str]:

@@ -7,8 +7,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from z1lib import published
+from z1lib.analysis.findings import FEWEST
 from z1lib.analysis.tables import curve_with_intervals
-from z1lib.plots import BENCHMARKS, CONTROLS, RUN_STYLES, make_axes, styles_of
+from z1lib.plots import BENCHMARKS, CONTROLS, RUN_STYLES, STYLES, make_axes, styles_of
 from z1lib.window import policies_by_name
 
 
@@ -56,17 +57,47 @@ def _draw_points(axis, by_model) -> None:
                   linestyle=":", label=f"{model}, as printed")  # fmt: skip
 
 
-def thinking_by_level(frame: pd.DataFrame, model: str) -> Figure:
-    """Thinking tokens of a model left alone by complexity level, a panel a problem set."""
-    rows = frame[(frame.model == model) & (frame.policy == "unbounded")]
+def thinking_by_level(frame: pd.DataFrame, models: list[str]) -> Figure:
+    """Thinking tokens of models left alone by complexity level, a panel a problem set, one scale, the cap dashed."""
+    rows = frame[frame.model.isin(models) & (frame.policy == "unbounded")]
     groups = list(rows.groupby("problem_set", sort=False))
     figure, axes = make_axes(len(groups), height=2.8)
     for axis, (name, part) in zip(axes, groups):
-        sns.boxplot(part, x="level", y="thinking_tokens", color="#56B4E9", fliersize=2, ax=axis)
-        axis.set(xlabel="complexity level", ylabel="", ylim=(0, 1.05 * rows.thinking_tokens.max()))
-        axis.set_title(f"{name.replace('_', ' ')} (n={len(part)})")
-    axes[0].set_ylabel(f"thinking tokens of {model}, no window")
+        sns.boxplot(
+            part, x="level", y="thinking_tokens", hue="model", hue_order=models, palette=_colours(models),
+            fliersize=2, ax=axis,
+        )  # fmt: skip
+        axis.axhline(rows.window.max(), color="0.3", linewidth=0.8, linestyle="--")
+        axis.set(xlabel="complexity level", ylabel="thinking tokens, no window", ylim=(0, 1.05 * rows.window.max()))
+        axis.set_title(f"{name.replace('_', ' ')} (n={part.problem_id.nunique()})")
+        axis.legend(fontsize=8)
     return figure
+
+
+def thinking_by_need(frame: pd.DataFrame, models: list[str]) -> Figure:
+    """Total tokens of models left alone against what each problem needs, both logarithmic; a panel a problem set.
+
+    The needed length is that of the interpreter's own telling; sets that it does not tell are left out.
+    """
+    rows = frame[frame.model.isin(models) & (frame.policy == "unbounded") & (frame.needed > 0)]
+    groups = list(rows.groupby("problem_set", sort=False))
+    figure, axes = make_axes(len(groups), height=2.8)
+    for axis, (name, part) in zip(axes, groups):
+        sns.scatterplot(
+            part, x="needed", y="total_tokens", hue="model", style="model", hue_order=models, style_order=models,
+            palette=_colours(models), s=14, alpha=0.6, ax=axis,
+        )  # fmt: skip
+        limits = {"xlim": (0.9 * rows.needed.min(), 1.1 * rows.needed.max()), "ylim": (8, 1.2 * rows.window.max())}
+        axis.set(xlabel="characters needed", ylabel="total tokens, no window", xscale="log", yscale="log", **limits)
+        axis.set_title(f"{name.replace('_', ' ')} (n={part.problem_id.nunique()})")
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _colours(models: list[str]) -> dict[str, str]:
+    """Of each model, as in its curve."""
+    known = {model: colour for (model, _), (colour, *_) in reversed(STYLES.items())}
+    return {model: known.get(model, other) for model, (_, other, _) in zip(models, cycle(RUN_STYLES))}
 
 
 def overrun_by_window(summary: pd.DataFrame, problem_set: str) -> Figure:
@@ -83,17 +114,25 @@ def overrun_by_window(summary: pd.DataFrame, problem_set: str) -> Figure:
     return figure
 
 
-def overthinking(first: pd.DataFrame, title: str) -> Figure:
-    """Tokens of thinking up to the first right answer, and after it, by level (means over solved problems)."""
-    figure, [axis] = make_axes()
-    means = first.groupby("level")[["first", "full"]].mean()
-    axis.bar(means.index, means["first"], color="#0072B2", label="up to the first right answer")
-    axis.bar(means.index, means["full"] - means["first"], bottom=means["first"], color="#E69F00", hatch="//",
-             edgecolor="white", label="after it")  # fmt: skip
-    counts = first.level.value_counts()
-    axis.set_xticks(means.index, [f"{level}\nn={counts[level]}" for level in means.index])
-    axis.set(xlabel="complexity level", ylabel="mean thinking tokens", title=title)
-    axis.legend(fontsize=8)
+def overthinking(firsts: dict[str, pd.DataFrame]) -> Figure:
+    """Tokens of thinking up to the first right answer, and after it, by level (means over solved problems).
+
+    A panel for each title and its `tables.first_correct`, one scale; levels with fewer than 10 solved are left out.
+    """
+    figure, axes = make_axes(len(firsts))
+    tops = []
+    for axis, (title, first) in zip(axes, firsts.items()):
+        counts = first.level.value_counts()
+        means = first[first.level.map(counts) >= FEWEST].groupby("level")[["first", "full"]].mean()
+        axis.bar(means.index, means["first"], color="#0072B2", label="up to the first right answer")
+        axis.bar(means.index, means["full"] - means["first"], bottom=means["first"], color="#E69F00", hatch="//",
+                 edgecolor="white", label="after it")  # fmt: skip
+        axis.set_xticks(means.index, [f"{level}\nn={counts[level]}" for level in means.index])
+        axis.set(xlabel="complexity level", ylabel="mean thinking tokens", title=title)
+        axis.legend(fontsize=8)
+        tops.append(axis.get_ylim()[1])
+    for axis in axes:
+        axis.set_ylim(0, max(tops))
     return figure
 
 
@@ -108,16 +147,17 @@ def window_errors(errors: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def hints(table: pd.DataFrame, title: str) -> Figure:
-    """Accuracy of the problems that the window cut, by hint, a panel a window (`analysis.compare_hints`)."""
-    groups = list(table.groupby("window"))
-    figure, axes = make_axes(len(groups), height=2.6)
-    for axis, (window, rows) in zip(axes, groups):
+def hints(table: pd.DataFrame) -> Figure:
+    """Accuracy of the problems that the window cut, by hint, a panel a set and window (`tables.compare_hints`)."""
+    groups = list(table.groupby(["problem_set", "window"], sort=False))
+    figure, axes = make_axes(len(groups), height=2.4)
+    for axis, ((problem_set, window), rows) in zip(axes, groups):
         names = [HINT_NAMES.get(hint, hint) for hint in rows.hint]
         errors = [rows.accuracy - rows.accuracy_low, rows.accuracy_high - rows.accuracy]
         axis.errorbar(rows.accuracy, names, xerr=errors, fmt="o", color="#0072B2", capsize=3)
         axis.invert_yaxis()
-        axis.set(xlabel="accuracy", title=f"{title}, window {window} (n={rows.n.max()} cut)", xlim=(-0.02, 1.02))
+        title = f"{problem_set.replace('_', ' ')}, window {window} (n={rows.n.max()} cut)"
+        axis.set(xlabel="accuracy", title=title, xlim=(-0.02, 1.02))
     return figure
 
 
@@ -132,25 +172,22 @@ def printed_ablation(table: pd.DataFrame) -> Figure:
         errors = [rows["printed accuracy"] - rows.low, rows.high - rows["printed accuracy"]]
         axis.errorbar(rows["printed accuracy"], rows.subset, xerr=errors, fmt="o", color="0.3", capsize=3)
         axis.invert_yaxis()
-        axis.set(xlabel="accuracy (%), as printed", title=f"{BENCHMARKS[benchmark]} (n={rows.n.max()})")
+        axis.set(xlabel="accuracy (%), as printed; bars ours", title=f"{BENCHMARKS[benchmark]} (n={rows.n.max()})")
     return figure
 
 
 def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
-    """Base and tuned models, left alone, on problems that are not code."""
-    figure, [axis] = make_axes()
+    """Base and tuned models, left alone, on problems that are not code: points, so that a zero is seen."""
     rows = summary[(summary.policy == "unbounded") & (summary.level == "all") & summary.problem_set.isin(problem_sets)]
     models = list(dict.fromkeys(rows.model))
-    colours = {"base": "#666666", "z1": "#0072B2", "r1": "#D55E00"}  # as in STYLES
-    for i, (model, hatch) in enumerate(zip(models, cycle(["", "//", "..", "xx"]))):
-        part = rows[rows.model == model].set_index("problem_set").loc[problem_sets]
-        places = [x + 0.25 * (i - (len(models) - 1) / 2) for x in range(len(problem_sets))]
+    figure, axes = make_axes(len(problem_sets), height=1.2 + 0.3 * len(models))
+    for axis, name in zip(axes, problem_sets):
+        part = rows[rows.problem_set == name].set_index("model").loc[models]
         errors = [part.accuracy - part.accuracy_low, part.accuracy_high - part.accuracy]
-        style = {"color": colours.get(model), "hatch": hatch, "edgecolor": "white", "label": model}
-        axis.bar(places, part.accuracy, width=0.22, yerr=errors, capsize=3, **style)
-    axis.set_xticks(range(len(problem_sets)), [name.replace("_", " ") for name in problem_sets])
-    axis.set(ylabel="accuracy", ylim=(0, 1.02), title=f"transfer, no window (n={rows.n.max()} a set)")
-    axis.legend(fontsize=8)
+        axis.errorbar(part.accuracy, models, xerr=errors, fmt="o", color="#0072B2", capsize=3)
+        axis.invert_yaxis()
+        title = f"{name.replace('_', ' ')} (n={part.n.max()})"
+        axis.set(xlabel="accuracy, no window", xlim=(-0.02, 1.02), title=title)
     return figure
 
 

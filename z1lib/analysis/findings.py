@@ -17,6 +17,7 @@ from z1lib.stats import (
 )
 
 LEVEL = 0.05  # of every test, after Holm's correction over its family
+FEWEST = 10  # problems that an interval is given for: of fewer, a bootstrap knows too little
 
 
 def verdict(gain: Interval, p: float, words: tuple[str, str, str] = ("better", "worse", "not shown to differ")) -> str:
@@ -49,7 +50,7 @@ def say_levels(frame: pd.DataFrame, model: str, resamples: int, seed: int) -> st
             for level, one in levels.items()
         )
         line = f"* {name}: {shown}"
-        if len(levels) > 1:
+        if len(levels) > 1 and min(map(len, levels.values())) >= FEWEST:
             times = _ratio_of_levels(levels[min(levels)], levels[max(levels)], resamples, seed)
             line += f"; the most complex takes {times} times the tokens of the simplest"
         lines.append(line + ".")
@@ -57,8 +58,10 @@ def say_levels(frame: pd.DataFrame, model: str, resamples: int, seed: int) -> st
 
 
 def _mean_tokens(rows: pd.DataFrame, resamples: int, seed: int) -> str:
-    interval = mean_interval(rows.groupby("problem_id").thinking_tokens.mean(), resamples, seed)
-    return f"{interval.estimate:.0f} [{interval.low:.0f}, {interval.high:.0f}]"
+    by_problem = rows.groupby("problem_id").thinking_tokens.mean()
+    interval = mean_interval(by_problem, resamples, seed)
+    few = len(by_problem) < FEWEST
+    return f"{interval.estimate:.0f}" + ("" if few else f" [{interval.low:.0f}, {interval.high:.0f}]")
 
 
 def _ratio_of_levels(simple: pd.DataFrame, complex_: pd.DataFrame, resamples: int, seed: int) -> Interval:
@@ -120,7 +123,7 @@ def say_hints(frame: pd.DataFrame, table: pd.DataFrame) -> str:
     for row in table[table.hint != "shifted_window"].itertuples():
         name = "no hint at all" if row.hint == "truncation" else f"`{row.hint.removeprefix('hint: ')}`"
         lines.append(
-            f"* window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, "
+            f"* {row.problem_set}, window {row.window}, {name}: {_signed(row.gain)} against the paper's hint, "
             f"{say_p(row.p, _test(frame))}, on {row.n} problems: {verdict(row.gain, row.p)}."
         )
     return "**Measured.**\n" + "\n".join(lines)

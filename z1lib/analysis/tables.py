@@ -314,7 +314,7 @@ def loops(problems: list[Problem], completions: list[Completion]) -> pd.DataFram
 
 
 def compare_hints(frame: pd.DataFrame, model: str, resamples: int, seed: int) -> pd.DataFrame:
-    """The same traces, cut at the same window, under every hint and under none; only those that the window cut.
+    """By problem set: the same traces, cut at the same window, under every hint and under none; only those it cut.
 
     Of the problems that were asked under other hints, which may be the first of a set.
 
@@ -324,8 +324,8 @@ def compare_hints(frame: pd.DataFrame, model: str, resamples: int, seed: int) ->
     """
     named = frame[(frame.model == model) & (frame.policy.str.startswith("hint: "))]
     rows, pairs = [], []
-    for window in named.window.unique():
-        here = frame[(frame.model == model) & (frame.window == window) & frame.problem_id.isin(named.problem_id)]
+    for (problem_set, window), asked in named.groupby(["problem_set", "window"], sort=False):
+        here = frame[(frame.model == model) & (frame.window == window) & frame.problem_id.isin(asked.problem_id)]
         here = here.set_index(["problem_id", "sample"])
         if not (here.policy == "shifted_window").any():
             raise BadAnalysis(f"{model}: no completions under shifted_window at {window} to compare hints with")
@@ -341,7 +341,9 @@ def compare_hints(frame: pd.DataFrame, model: str, resamples: int, seed: int) ->
                     pairs.append((part.groupby("problem_id").correct.mean().loc[paper.index], paper))
                     gain = paired_bootstrap(*pairs[-1], resamples, seed)
                 bounds = _accuracy_interval(part)
-                rows.append((window, policy, len(part), part.correct.mean(), *bounds, part.no_answer.mean(), gain))
-    columns = ["window", "hint", "n", "accuracy", "accuracy_low", "accuracy_high", "no answer", "gain"]
+                rows.append(
+                    (problem_set, window, policy, len(part), part.correct.mean(), *bounds, part.no_answer.mean(), gain)
+                )
+    columns = ["problem_set", "window", "hint", "n", "accuracy", "accuracy_low", "accuracy_high", "no answer", "gain"]
     tests = iter(paired_tests(pairs, resamples, seed))
     return pd.DataFrame(rows, columns=columns).assign(p=[next(tests) if row[-1] else float("nan") for row in rows])

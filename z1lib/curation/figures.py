@@ -8,11 +8,14 @@ from z1lib.plots import make_axes
 
 
 def length_distribution(table: pd.DataFrame) -> Figure:
-    """Response tokens by run and level; `table` has columns run, level, tokens."""
+    """Response tokens by run and level, one scale; `table` has columns run, level, tokens."""
     figure, axes = make_axes(table.run.nunique(), height=3.0)
     for axis, (run, rows) in zip(axes, table.groupby("run", sort=False)):
-        sns.histplot(rows, x="tokens", hue="level", multiple="stack", palette="viridis", ax=axis, bins=30)
-        axis.set(xlabel="response tokens", ylabel="examples", title=f"{run} (n={len(rows)})")
+        bounds = 0, table.tokens.max()
+        sns.histplot(
+            rows, x="tokens", hue="level", multiple="stack", palette="viridis", ax=axis, bins=40, binrange=bounds
+        )
+        axis.set(xlabel="response tokens", ylabel="examples", xlim=bounds, title=f"{run} (n={len(rows)})")
     return figure
 
 

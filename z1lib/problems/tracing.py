@@ -246,7 +246,9 @@ def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> 
     found = "The same as before." if same else "Not the same as before: this one is right."
     told = ["\n".join(one.steps) for one in (first, second)]
     text = f"{told[0]}\n\n{RECHECK}\n\n{told[1]}\n\n{found}"
-    return Response(text + ANSWER.format(problem.reference), "" if first.slipped is None else first.steps[first.slipped])
+    return Response(
+        text + ANSWER.format(problem.reference), "" if first.slipped is None else first.steps[first.slipped]
+    )
 
 
 def conclude(program: str, told: Telling) -> str:
