@@ -27,10 +27,10 @@ def narrate(program: str, manner: str = "lean", slip: int | None = None) -> Tell
     """Run `program` and tell it in a manner of MANNERS.
 
     Understands what `tracing` writes: assignments, `for` over ranges and lists, `if` with or without `else`, `break`,
-    `pass`, `print` of a name; what an `if` asks is whether one value is above or below another. `slip`: the number, of the assignments and verdicts that are worked out, of the one that
-    comes out wrong; the program goes on from it. It executes the program in this process, so it is for our own
-    programs only, never for a model's output. Raises ValueError for an unknown manner, or a slip the program never
-    comes to.
+    `pass`, `print` of a name; what an `if` asks is whether one value is above or below another. `slip`: the number, of
+    the assignments and verdicts that are worked out, of the one that comes out wrong; the program goes on from it. It
+    executes the program in this process, so it is for our own programs only, never for a model's output. Raises
+    ValueError for an unknown manner, or a slip the program never comes to.
     """
     if manner not in MANNERS:
         raise ValueError(f"no manner {manner!r} of telling; there are {', '.join(MANNERS)}")
