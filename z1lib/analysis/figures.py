@@ -5,6 +5,7 @@ from itertools import cycle
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from z1lib import published
 from z1lib.analysis.findings import FEWEST
@@ -89,6 +90,10 @@ def thinking_by_need(frame: pd.DataFrame, models: list[str]) -> Figure:
         )  # fmt: skip
         limits = {"xlim": (0.9 * rows.needed.min(), 1.1 * rows.needed.max()), "ylim": (8, 1.2 * rows.window.max())}
         axis.set(xlabel="characters needed", ylabel="total tokens, no window", xscale="log", yscale="log", **limits)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ticks.set_major_formatter(ScalarFormatter())
+            ticks.set_minor_locator(NullLocator())
         axis.set_title(f"{name.replace('_', ' ')} (n={part.problem_id.nunique()})")
         axis.legend(fontsize=8)
     return figure
@@ -148,8 +153,11 @@ def window_errors(errors: pd.DataFrame, title: str) -> Figure:
 
 
 def hints(table: pd.DataFrame) -> Figure:
-    """Accuracy of the problems that the window cut, by hint, a panel a set and window (`tables.compare_hints`)."""
-    groups = list(table.groupby(["problem_set", "window"], sort=False))
+    """Accuracy of the problems that the window cut, by hint, a panel a set and window (`tables.compare_hints`).
+
+    A window that cut fewer than 10 of a set has no panel, unless that is all there is.
+    """
+    groups = list((table if table.n.max() < FEWEST else table[table.n >= FEWEST]).groupby(["problem_set", "window"]))
     figure, axes = make_axes(len(groups), height=2.4)
     for axis, ((problem_set, window), rows) in zip(axes, groups):
         names = [HINT_NAMES.get(hint, hint) for hint in rows.hint]
