@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from z1lib.problems import tracing
+from z1lib.problems.telling import narrate
 from z1lib.records import Completion, Problem
 
 KINDS = ("comparison", "other branch", "statement", "operand", "sum", "text or list", "loop", "answer", "form")
@@ -27,7 +28,7 @@ def find_error(problem: Problem, text: str) -> tuple[str, str, str] | None:
     The first telling in `text` against the lean telling of the problem, its answer's line included. A search that is
     read on differs only where it goes wrong before its hit.
     """
-    *steps, _, _, _, box = tracing.tell(problem, "lean").text.split("\n")
+    steps, box = narrate(tracing.program_of(problem)).steps, tracing.box(problem.reference)
     lines = split_tellings(text)[0].split("\n")
     for before, line, found in zip(["", *steps], steps, lines + [""] * len(steps)):
         if found != line:

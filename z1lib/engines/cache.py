@@ -68,12 +68,10 @@ class _PagedLayer(DynamicLayer):
         if room.behind is None:
             return key_states, value_states
         # A slot that a page does not hold has no position there that is not hidden: any other stands in.
-        behind = [[states[room.behind.clamp(max=len(states) - 1)] for states in pair] for pair in self._read()]
+        pages = self.pages[: -(-room.extent // PAGE)]
+        behind = [[states[room.behind.clamp(max=len(states) - 1)] for states in pair] for pair in pages]
         keys, values = (torch.cat(states, dim=dim) for states, dim in zip(zip(*behind), (3, 2)))
         return keys.mT[:, :, : room.extent], values[:, :, : room.extent]
-
-    def _read(self) -> list[list[torch.Tensor]]:
-        return self.pages[: -(-self.room.extent // PAGE)]
 
     def grow(self, like: torch.Tensor) -> None:
         """Make room for all slots and pages that are in use; `like`: (rows, key heads, tokens, size)."""
@@ -131,22 +129,12 @@ class PagedCache(Cache):
         positions), an empty one where nothing lies behind: what they see is plainly causal. A row with fewer tokens is
         filled up behind. The next run of the model fills the room; call `close` after it.
         """
-        starts = torch.tensor([self.lengths[slot] for slot in slots], device=self.device)
-        places = torch.arange(max(counts), device=self.device)
-        positions = starts[:, None] + places
-        row, place = (places < torch.tensor(counts, device=self.device)[:, None]).nonzero(as_tuple=True)
-        kept = positions[row, place]
-        page, slot = kept // PAGE, torch.tensor(slots, device=self.device)[row]
+        positions = self._make_room(slots, counts)
         extent = max(self.lengths[slot] + count for slot, count in zip(slots, counts))
         room = self.room
-        room.writes = {}
-        for one in page.unique().tolist():
-            room.writes[one] = tuple(index[page == one] for index in (row, place, slot, kept % PAGE))
-            room.hold(one, int(room.writes[one][2].max()) + 1)
         room.reach = []
         room.behind = torch.tensor(slots, device=self.device) if any(self.lengths[slot] for slot in slots) else None
         room.extent = extent
-        self.opened = slots, counts
         if room.behind is None:
             return positions, torch.empty(0, 1, 1, 1, device=self.device)
         return positions, (torch.arange(extent, device=self.device) <= positions[:, :, None])[:, None]
@@ -157,7 +145,7 @@ class PagedCache(Cache):
         As `open`, but the mask (rows, 1, 1, positions) is for adding, and the rows are filled up with some that nobody
         needs to a multiple of ROUND.
         """
-        self.open(list(range(len(self.lengths))), [1] * len(self.lengths))
+        self._make_room(list(range(len(self.lengths))), [1] * len(self.lengths))
         lengths = self.lengths + [0] * (_round(len(self.lengths)) - len(self.lengths))
         most = max(lengths) // PAGE + 1
         ends = ([slot for slot, length in enumerate(lengths) if length >= page * PAGE][-1] + 1 for page in range(most))
@@ -168,6 +156,21 @@ class PagedCache(Cache):
         hidden = torch.arange(most * PAGE, device=self.device) > positions
         mask = torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, float("-inf"))
         return positions, mask[:, None, None]
+
+    def _make_room(self, slots: list[int], counts: list[int]) -> torch.Tensor:
+        """Say where the new tokens of the next run go. Returns their positions (rows, most new tokens)."""
+        starts = torch.tensor([self.lengths[slot] for slot in slots], device=self.device)
+        places = torch.arange(max(counts), device=self.device)
+        positions = starts[:, None] + places
+        row, place = (places < torch.tensor(counts, device=self.device)[:, None]).nonzero(as_tuple=True)
+        kept = positions[row, place]
+        page, slot = kept // PAGE, torch.tensor(slots, device=self.device)[row]
+        self.room.writes = {}
+        for one in page.unique().tolist():
+            self.room.writes[one] = tuple(index[page == one] for index in (row, place, slot, kept % PAGE))
+            self.room.hold(one, int(self.room.writes[one][2].max()) + 1)
+        self.opened = slots, counts
+        return positions
 
     def close(self) -> None:
         for slot, count in zip(*self.opened):

@@ -18,7 +18,7 @@ from z1lib.problems.telling import Telling, count_steps, narrate
 from z1lib.records import Problem
 
 RECHECK = "Wait, let me check that again."  # between two tellings
-ANSWER = "\n\nThe final answer is:\n\n\\boxed{{{}}}"  # announced, as the paper's teacher does
+ANNOUNCE = "\n\nThe final answer is:\n\n"  # between the last telling and the box, as the paper's teacher does
 PROMPT = "What does this program print?\n\n{program}"
 MAX_LEVEL = 7
 
@@ -229,7 +229,7 @@ class Response:
 def tell_once(problem: Problem, manner: str = "lean") -> Response:
     """The execution once, short for simple programs and long for complex ones, then the answer."""
     told = narrate(program_of(problem), manner)
-    return Response("\n".join(told.steps) + ANSWER.format(told.printed))
+    return Response("\n".join(told.steps) + ANNOUNCE + box(told.printed))
 
 
 def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> Response:
@@ -246,9 +246,12 @@ def tell_rechecked(problem: Problem, rng: random.Random, slips: float = 0.0) -> 
     found = "The same as before." if same else "Not the same as before: this one is right."
     told = ["\n".join(one.steps) for one in (first, second)]
     text = f"{told[0]}\n\n{RECHECK}\n\n{told[1]}\n\n{found}"
-    return Response(
-        text + ANSWER.format(problem.reference), "" if first.slipped is None else first.steps[first.slipped]
-    )
+    unlearned = "" if first.slipped is None else first.steps[first.slipped]
+    return Response(text + ANNOUNCE + box(problem.reference), unlearned)
+
+
+def box(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
 
 
 def conclude(program: str, told: Telling) -> str:
@@ -271,8 +274,8 @@ def read_backwards(program: str) -> str:
 
 def think(response: Response) -> Response:
     """The response with its reasoning between delimiters."""
-    thinking, *answer = response.text.rsplit("\n\n", 2)
-    return Response("\n\n".join([f"<think>\n{thinking}\n</think>", *answer]), response.unlearned)
+    thinking, answer = response.text.split(ANNOUNCE)
+    return Response(f"<think>\n{thinking}\n</think>{ANNOUNCE}{answer}", response.unlearned)
 
 
 STYLES = ("terse", "lean", "full", "rechecked")
