@@ -25,12 +25,15 @@ class BadRecord(ValueError):
 
 
 def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
-    """The rows of a JSON lines file (packed if it ends in .gz) as `cls`.
+    """The rows of a JSON lines file (packed if it ends in .gz) as `cls`; a name with a `*` is that of several files.
 
     Raises FileNotFoundError, or BadRecord naming file, line and key (bad JSON, missing or unknown key, wrong type).
     """
+    path = Path(path)
+    if "*" in path.name and (files := sorted(path.parent.glob(path.name))):
+        return [row for file in files for row in read_jsonl(file, cls)]
     rows = []
-    opener = gzip.open if str(path).endswith(".gz") else open
+    opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             rows.append(_read_line(line, cls, f"{path}, line {number}"))

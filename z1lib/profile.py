@@ -224,9 +224,8 @@ class Profile(Section):
         return self.model.evaluation_system_prompts.get(source, self.model.system_prompt)
 
     def trained(self, run: str) -> dict[str, int]:
-        """The models that a run trains and the seed of each: the run's own name, or one name a seed."""
-        seeds = self.sft.seeds or [self.seed]
-        return {run if len(seeds) == 1 else f"{run}-{seed}": seed for seed in seeds}
+        """The models that a run trains and the seed of each: one name a seed, the run's own where none is named."""
+        return {f"{run}-{seed}": seed for seed in self.sft.seeds} or {run: self.seed}
 
     @property
     def subject(self) -> str:

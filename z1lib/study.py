@@ -69,9 +69,9 @@ class Study:
         Raises MissingArtifact saying that `stage` makes it.
         """
         path = self.path(name)
-        committed = self.committed / "artifacts" / f"{name}.gz"
-        if self.reads_committed and committed.exists():
-            return committed
+        kept = self.committed / "artifacts" / f"{Path(name).stem}*.jsonl.gz"
+        if self.reads_committed and any(kept.parent.glob(kept.name)):
+            return kept
         if not path.exists():
             make = f"make only NB={stage} PROFILE={self.profile.name}"
             raise MissingArtifact(

@@ -120,7 +120,7 @@ def test_what_the_line_is_not_found_in_is_an_error(tokenizer):
 
 @pytest.mark.parametrize(
     ("seeds", "models"),
-    [([], {"z1": 7, "r1": 7}), ([3], {"z1": 3, "r1": 3}), ([1, 2], {"z1-1": 1, "r1-1": 1, "z1-2": 2, "r1-2": 2})],
+    [([], {"z1": 7, "r1": 7}), ([3], {"z1-3": 3, "r1-3": 3}), ([1, 2], {"z1-1": 1, "r1-1": 1, "z1-2": 2, "r1-2": 2})],
 )
 def test_every_run_is_trained_with_every_seed_and_a_seed_is_finished_before_the_next(seeds, models):
     keys = {"runs": {"z1": "lean", "r1": "rechecked"}, "seeds": seeds, "seed": 7, "max_problems": {}}

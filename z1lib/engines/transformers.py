@@ -27,7 +27,7 @@ from z1lib.window import Policy
 
 # Large pages of memory, on Linux: far fewer page faults where tensors are allocated anew. torch reads it once.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-MOST = 192  # completions, where no number is asked for
+MOST = 512  # completions, where no number is asked for: the fewer wait, the fewer steps are left with few rows
 ADMITTED = 8  # rows are admitted when one in so many is free, for a prefill of several
 TOKENS = 2048  # fed together at most: what a layer computes of more would not stay in a processor's caches
 

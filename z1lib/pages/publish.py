@@ -1,7 +1,8 @@
 """`make publish`: a run's results into `figures/<profile>/`, and every generated text of the repository, from there.
 
 The committed artifacts let a reader open notebooks 03 and 04 without having trained anything, and `make verify` makes
-everything else anew from them. `RESULTS.md` holds what was found, tables first; the README one figure and one table.
+everything else anew from them. Trainings with a seed have files of their own, so that a study that is published seed by
+seed adds files and changes none. `RESULTS.md` holds what was found, tables first; the README one figure and one table.
 """
 
 import gzip
@@ -9,22 +10,24 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 import z1lib
 from z1lib.analysis import claims, estimands, findings, tables
-from z1lib.files import read_jsonl
+from z1lib.files import read_jsonl, write_jsonl
 from z1lib.profile import load_profile
 from z1lib.provenance import hash_code, read_notebook
 from z1lib.records import ARTIFACTS
 from z1lib.study import NOTEBOOKS, STAGES
 
-MAX_BYTES = 5_000_000
+MAX_BYTES = 5_000_000  # of one training seed
 FIGURES = Path("figures")
 TABLES = ("summary.csv", "claims.csv", "seeds.csv")
 HEADLINE = "mini"  # the profile whose figure and claims the README shows
+SEEDED = re.compile(r"(-\d+)?$")  # the end of a model's name
 PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the same in every profile
 
 
@@ -36,19 +39,40 @@ def publish(run: Path, folder: Path) -> None:
     needed = [f"{name}.jsonl" for name in ARTIFACTS] + ["summary.csv", "claims.csv", "provenance.json"]
     if lacking := [name for name in needed if not (run / name).exists()]:
         raise SystemExit(f"{run} lacks {', '.join(lacking)}: `make reproduce PROFILE={run.name}` finishes it")
-    packed = {name: gzip.compress((run / f"{name}.jsonl").read_bytes(), mtime=0) for name in ARTIFACTS}
-    size = sum(map(len, packed.values()))
-    if size > MAX_BYTES:
-        raise SystemExit(f"{run}: {size:,} bytes of artifacts, more than the {MAX_BYTES:,} that git should carry")
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "artifacts").mkdir(parents=True)
-    for name, data in packed.items():
-        (folder / f"artifacts/{name}.jsonl.gz").write_bytes(data)
+    with tempfile.TemporaryDirectory() as packed:
+        sizes = pack(run, Path(packed))
+        if (most := max(sizes.values())) > MAX_BYTES:
+            raise SystemExit(f"{run}: {most:,} bytes of artifacts, more than the {MAX_BYTES:,} that git should carry")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(packed, folder / "artifacts")
     pictures = [file for file in (run / "figures").glob("*.png") if not skipped(file.name, folder.name)]
     for file in [*pictures, *(run / name for name in (*TABLES, "provenance.json"))]:
         if file.exists():
             shutil.copy(file, folder)
-    print(f"{folder}: {len(pictures)} pictures and {size:,} bytes of artifacts")
+    print(f"{folder}: {len(pictures)} pictures and {sum(sizes.values()):,} bytes of artifacts")
+
+
+def pack(run: Path, folder: Path) -> dict[str, int]:
+    """Write a run's artifacts packed, those of models with a seed a file a seed. Returns the bytes of each seed."""
+    rows = {name: read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()}
+    model_of = {(one.problem_id, one.key): one.model for one in rows["completions"]}
+    sizes: dict[str, int] = {}
+    for name, every in rows.items():
+        parts: dict[str, list] = {}
+        for row in every:
+            model = "" if name == "problems" else model_of[row.problem_id, row.key]
+            parts.setdefault(SEEDED.search(model)[0], []).append(row)
+        for seed, part in parts.items():
+            data = gzip.compress(write_jsonl(folder / "rows", part).read_bytes(), mtime=0)
+            (folder / f"{name}{seed}.jsonl.gz").write_bytes(data)
+            sizes[seed] = sizes.get(seed, 0) + len(data)
+    (folder / "rows").unlink()
+    return sizes
+
+
+def read_artifacts(folder: Path) -> dict[str, list]:
+    """The rows of a profile's committed artifacts: problems, completions, grades."""
+    return {name: read_jsonl(folder / f"artifacts/{name}*.jsonl.gz", cls) for name, cls in ARTIFACTS.items()}
 
 
 def skipped(name: str, profile: str) -> bool:
@@ -57,8 +81,7 @@ def skipped(name: str, profile: str) -> bool:
 
 def read_frame(folder: Path) -> pd.DataFrame:
     """The frame of the committed artifacts (`tables.make_frame`)."""
-    rows = [read_jsonl(folder / f"artifacts/{name}.jsonl.gz", cls) for name, cls in ARTIFACTS.items()]
-    return tables.make_frame(*rows, load_profile(folder.name))
+    return tables.make_frame(*read_artifacts(folder).values(), load_profile(folder.name))
 
 
 def write_texts(figures: Path = FIGURES) -> None:

@@ -16,11 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from z1lib.analysis import claims, estimands, tables
-from z1lib.files import read_jsonl
 from z1lib.grading import grade_all
-from z1lib.pages.publish import write_results
+from z1lib.pages.publish import read_artifacts, write_results
 from z1lib.profile import Profile, load_profile
-from z1lib.records import ARTIFACTS
 
 KEYS = ["model", "policy", "window", "problem_set", "level"]
 NORMAL_98 = 2.326
@@ -40,7 +38,7 @@ def check_committed(folder: Path) -> list[str]:
 
 def check_artifacts(folder: Path) -> list[str]:
     """Grades and tables that do not follow from the committed completions, a line each."""
-    read = {name: read_jsonl(folder / f"artifacts/{name}.jsonl.gz", cls) for name, cls in ARTIFACTS.items()}
+    read = read_artifacts(folder)
     anew = {(grade.problem_id, grade.key): grade for grade in grade_all(read["problems"], read["completions"])}
     moved = [grade for grade in read["grades"] if anew.get((grade.problem_id, grade.key)) != grade]
     if moved or len(read["grades"]) != len(anew):
