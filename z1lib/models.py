@@ -71,22 +71,36 @@ def remove_model(folder: Path) -> None:
 
 
 def link_released(folder: Path, source: str) -> Path:
-    """Make `folder` a link to released weights (`id@revision`) in the Hub's cache; they are fetched if need be.
+    """Make `folder` a link to released weights: a folder of them, or `id@revision` of the Hub (see `find_released`).
 
-    Raises ModelUnavailable if they are not in the cache and the Hub cannot be reached, or has no such revision, and if
-    a model that was trained here is in the way.
+    Raises ModelUnavailable, also if a model that was trained here is in the way.
     """
     if folder.exists() and not folder.is_symlink():
         raise ModelUnavailable(f"{folder} was trained here: move it away to take {source} in its place")
+    found = find_released(source)
+    remove_model(folder)
+    folder.symlink_to(found.absolute(), target_is_directory=True)
+    return folder
+
+
+def find_released(source: str) -> Path:
+    """The folder of a model in Hugging Face format: `source` itself, or where the Hub's cache has `id@revision`.
+
+    What is not in the cache is fetched. Raises ModelUnavailable for a folder that holds no model, and if the Hub cannot
+    be reached or has no such revision.
+    """
+    if Path(source).is_dir():
+        if not (Path(source) / "config.json").exists():
+            raise ModelUnavailable(f"{source} is no model: it has no config.json")
+        return Path(source)
     model, _, revision = source.partition("@")
     try:
-        cached = snapshot_download(model, revision=revision or None)
+        return Path(snapshot_download(model, revision=revision or None))
     except (OSError, HfHubHTTPError) as error:
         hint = f"`hf download {model}{f' --revision {revision}' if revision else ''}` where there is a network"
         raise ModelUnavailable(f"{source} is not in the local cache and cannot be fetched; {hint}{HERE}") from error
-    remove_model(folder)
-    folder.symlink_to(Path(cached).absolute(), target_is_directory=True)
-    return folder
+    except ValueError as error:  # not of the form of a Hub id
+        raise ModelUnavailable(f"{source} is neither a folder nor the name of a model on the Hub: {error}") from None
 
 
 def _load_hub(model: str, revision: str | None, package: str | None):

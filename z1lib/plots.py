@@ -10,8 +10,6 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from z1lib.profile import Profile
-from z1lib.provenance import commit
 from z1lib.study import Study
 
 # Okabe-Ito colours, with markers and dashes of their own so that nothing depends on colour.
@@ -54,9 +52,13 @@ def make_axes(panels: int = 1, height: float = 3.6, width: float | None = None) 
 
 
 def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
-    """(model, policy) -> label, colour, marker, dashes: the table's pairs in STYLES, then its others but controls."""
+    """(model, policy) -> label, colour, marker, dashes: the table's pairs in STYLES, then its others.
+
+    Controls of models that STYLES does not name are left out where the model has another line.
+    """
     there = set(zip(table.model, table.policy))
-    others = sorted(pair for pair in there - set(STYLES) if not CONTROLS.match(pair[1]))
+    led = {model for model, policy in there if not CONTROLS.match(policy)}
+    others = sorted(pair for pair in there - set(STYLES) if not CONTROLS.match(pair[1]) or pair[0] not in led)
     styles = {pair: style for pair, style in STYLES.items() if pair in there} | dict(zip(others, cycle(OTHER_STYLES)))
     named = {pair: LABELS.get(pair[1], pair[1].replace("_", " ")) for pair in styles}
     return {pair: (f"{pair[0]}, {named[pair]}", *style) for pair, style in styles.items()}
@@ -65,14 +67,14 @@ def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str,
 RUN_STYLES = [("o", "#0072B2", "-"), ("s", "#D55E00", "--"), ("^", "#009E73", "-."), ("D", "#666666", ":")]
 
 
-def save_figure(figure: Figure, folder: Path, name: str, profile: Profile) -> Path:
-    """Save as PNG and PDF (a page's text is 5.5 inches wide) with profile and commit under the picture.
+def save_figure(figure: Figure, folder: Path, name: str, stamp: str = "", meaningless: bool = False) -> Path:
+    """Save as PNG and PDF (a page's text is 5.5 inches wide), with a stamp under the picture: what its data are of.
 
-    A profile whose numbers mean nothing says so across it. n stands in the legend or the title.
+    Where the numbers mean nothing the picture says so across it. n stands in the legend or the title.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figure.text(1, -0.01, f"profile {profile.name}, commit {commit()}", ha="right", va="top", fontsize=7, color="0.4")
-    if profile.is_meaningless:
+    figure.text(1, -0.01, stamp, ha="right", va="top", fontsize=7, color="0.4")
+    if meaningless:
         figure.text(0.5, 0.5, "smoke run, numbers mean nothing", ha="center", va="center", fontsize=20,
                     color="crimson", alpha=0.5, rotation=20)  # fmt: skip
     path = folder / f"{name}.png"
@@ -81,10 +83,15 @@ def save_figure(figure: Figure, folder: Path, name: str, profile: Profile) -> Pa
     return path
 
 
-def show_figure(figure: Figure, study: Study, name: str, caption: str) -> None:
-    """Save a figure of a study and show it with its caption."""
-    save_figure(figure, study.figures, name, study.profile)
+def show_figure(figure: Figure, study: Study, name: str, caption: str, printed: bool = False) -> None:
+    """Save a figure of a study and show it with its caption; `printed`: of what the paper printed, not of ours."""
+    ours = {} if printed else {"stamp": _stamp(study), "meaningless": study.profile.is_meaningless}
+    save_figure(figure, study.figures, name, **ours)
     display(figure, Markdown(f"*Figure `{name}`.* {caption}"))
+
+
+def _stamp(study: Study) -> str:
+    return f"profile {study.profile.name}, commit {study.data_commit()}"
 
 
 def to_latex(table: pd.DataFrame, note: str) -> str:
@@ -94,11 +101,11 @@ def to_latex(table: pd.DataFrame, note: str) -> str:
     return table.to_latex(index=False, float_format="%.2f", escape=True, caption=note.replace("`", "'"))
 
 
-def show_table(table: pd.DataFrame, study: Study, name: str, caption: str) -> None:
-    """Show a table with its caption, and save it as LaTeX and Markdown beside the figures."""
+def show_table(table: pd.DataFrame, study: Study, name: str, caption: str, printed: bool = False) -> None:
+    """Show a table with its caption, and save it as LaTeX and Markdown beside the figures; `printed` as above."""
     folder = study.figures / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    note = f"{caption} Profile {study.profile.name}, commit {commit()}."
+    note = caption if printed else f"{caption} {_stamp(study).capitalize()}."
     (folder / f"{name}.md").write_text(f"{table.to_markdown(index=False, floatfmt='.2f')}\n\n{note}\n")
     (folder / f"{name}.tex").write_text(to_latex(table, note))
     display(table.style.format(precision=2).hide(axis="index"), Markdown(f"*Table `{name}`.* {caption}"))

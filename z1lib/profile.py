@@ -6,11 +6,12 @@ number of `paper.yaml` stands with its source.
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from z1lib.files import explain
 from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy_named
@@ -48,13 +49,20 @@ class Hardware(Section):
         return self
 
 
+def _is_a_source(weights: str) -> str:
+    """A folder, or a Hub id with or without a revision. What they hold is seen when they are loaded."""
+    if not (Path(weights).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", weights)):
+        raise ValueError(f"{weights!r} is neither a folder nor owner/name or owner/name@revision of the Hub")
+    return weights
+
+
 class Model(Section):
     """Where weights come from, and under which system prompts they are trained and tested."""
 
     base: str
     revision: str | None
     package: str | None
-    released: dict[str, str]
+    released: dict[str, Annotated[str, AfterValidator(_is_a_source)]]
     system_prompt: str | None
     evaluation_system_prompts: dict[str, str]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas", "math-verify")
 VECTOR_UNITS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # as the kernel names them
+SHOWING = ("pages", "plots", "progress")  # they show results and decide none
 PACKAGE = Path(__file__).parent
 TEACHER = PACKAGE / "curation/teacher.py"
 CPUINFO = Path("/proc/cpuinfo")
@@ -80,10 +81,10 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _files_of(module: str) -> list[Path]:
-    """The file of a module on the ground, or all of the folder it is in. `pages` shows results and decides none."""
+    """The file of a module on the ground, or all of the folder it is in; none of what decides no result."""
     root, _, rest = module.partition(".")
     folder = PACKAGE / rest.partition(".")[0]
-    if root != PACKAGE.name or not rest or folder.name == "pages":
+    if root != PACKAGE.name or not rest or folder.name in SHOWING:
         return []
     files = [folder.with_suffix(".py"), *folder.glob("*.py"), *folder.glob("*.csv")]
     return [file for file in files if file.exists()]

@@ -16,8 +16,8 @@ class Problem:
     prompt: str
     kind: Literal["math", "choice", "code", "text"]
     reference: str
-    level: int
-    source: str
+    level: int = 0
+    source: str = ""
 
 
 @checked(frozen=True, config=STRICT)

@@ -1,14 +1,6 @@
-"""One run of the study on disk: `runs/<profile>/`, what each stage needs from the one before, and its provenance.
+"""One run of the study on disk: `runs/<profile>/`, what each stage needs from the one before, and its provenance."""
 
-`python -m z1lib.study run 03_windowed_inference mini` executes one notebook, as `make reproduce` does in order.
-"""
-
-import argparse
-import difflib
 import json
-import shlex
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from z1lib.files import hash_path, written_whole
-from z1lib.profile import BadProfile, Profile, load_profile
+from z1lib.profile import Profile
 from z1lib.provenance import PACKAGE, commit, environment, hash_code, peak_memory, read_notebook
 
 NOTEBOOKS = PACKAGE.parent / "notebooks"
@@ -42,6 +34,7 @@ class Study:
         self.figures = self.folder / "figures"
         self.committed = Path(self.runs_dir).parent / "figures" / self.profile.name
         self.models.mkdir(parents=True, exist_ok=True)
+        self.read: set[str] = set()  # artifacts that this stage took from those before it
 
     def fall_back(self, *needed: str) -> str:
         """Where this run lacks one of `needed`, take the committed artifacts from here on, if the repository has them.
@@ -68,6 +61,7 @@ class Study:
 
         Raises MissingArtifact saying that `stage` makes it.
         """
+        self.read.add(name)
         path = self.path(name)
         kept = self.committed / "artifacts" / f"{Path(name).stem}*.jsonl.gz"
         if self.reads_committed and any(kept.parent.glob(kept.name)):
@@ -79,6 +73,13 @@ class Study:
                 f"in this runtime first: `%run {stage}.ipynb`)"
             )
         return path
+
+    def data_commit(self) -> str:
+        """The commit at which what is shown was decoded, where this stage read completions; else today's."""
+        if "completions.jsonl" not in self.read:
+            return commit()
+        notes = json.loads(((self.committed if self.reads_committed else self.folder) / "provenance.json").read_text())
+        return notes["stages"]["03_windowed_inference"]["commit"]
 
     def model(self, name: str) -> str:
         """The folder of a model: 01 made the base, 02 the runs; released weights are linked there when asked for.
@@ -111,94 +112,3 @@ class Study:
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(notes, indent=1))
         return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]
-
-
-class StageFailed(RuntimeError):
-    """A notebook did not run to its end; the message names the cell, the error, the log and what goes on from here."""
-
-
-def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs")) -> Path:
-    """Execute a notebook by papermill into `runs/<profile>/`, where it appears when it has run to its end.
-
-    What it prints goes to the terminal and to a log beside it. Raises StageFailed. KeyboardInterrupt leaves nothing
-    half-written, and the next call goes on from what the stage has kept.
-    """
-    folder = runs_dir / profile.name
-    folder.mkdir(parents=True, exist_ok=True)
-    done, log, running, failed, before = (
-        folder / f"{stage}.{kind}" for kind in ("ipynb", "log", "running.ipynb", "failed.ipynb", "before.ipynb")
-    )
-    command = ["papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks", "-k", "python3"]
-    command += ["--log-output", "-p", "profile", profile.name, "-p", "runs_dir", "../runs"]
-    print(f"== {stage} ({profile.name}), log in {log}\n{shlex.join(command)}", flush=True)
-    if is_of_older_layout(folder / "provenance.json"):
-        print(f"{folder} was made by an older version: its notebooks run again, what it trained and decoded is kept "
-              "where its inputs are the same; to start anew, move the folder away")  # fmt: skip
-    failed.unlink(missing_ok=True)
-    if done.exists():  # a run that fails must not look finished
-        done.rename(before)
-    try:
-        code = _tee([sys.executable, "-m", *command], log)
-    except KeyboardInterrupt:
-        running.unlink(missing_ok=True)
-        raise
-    if code:
-        if running.exists():
-            running.rename(failed)
-        raise StageFailed(_explain_failure(stage, profile, log, failed))
-    before.unlink(missing_ok=True)
-    return running.rename(done)
-
-
-def is_of_older_layout(provenance: Path) -> bool:
-    """Whether a run has stages whose code was not hashed yet."""
-    stages = json.loads(provenance.read_text())["stages"] if provenance.exists() else {}
-    return any("code" not in stage for stage in stages.values())
-
-
-def _tee(command: list[str], log: Path) -> int:
-    """Run a command, its output to the terminal and to a file; its exit code."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with process, open(log, "w", encoding="utf-8") as file:
-        try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                file.write(line)
-        except KeyboardInterrupt:
-            process.communicate()  # the same Ctrl-C ends papermill, which ends its kernel
-            raise
-    return process.returncode
-
-
-def _explain_failure(stage: str, profile: Profile, log: Path, notebook: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    where = next((line for line in lines if "Exception encountered at" in line), "before its first cell")
-    return (
-        f"{stage} failed: {where.strip()}\n  {lines[-1] if lines else 'no output'}\n  log: {log}, notebook up to "
-        f"there: {notebook}; `make reproduce PROFILE={profile.name}` goes on from here"
-    )
-
-
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m z1lib.study", description="Run one notebook of the study.")
-    parser.add_argument("verb", choices=["run"])
-    parser.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
-    parser.add_argument("profile", nargs="?", default="mini")
-    given = parser.parse_args(arguments)
-    if given.stage not in STAGES:
-        [nearest] = difflib.get_close_matches(given.stage, STAGES, 1, 0)
-        print(f"no notebook {given.stage!r}, did you mean {nearest}? NB is one of {', '.join(STAGES)}")
-        return 2
-    try:
-        run_stage(given.stage, load_profile(given.profile))
-    except (BadProfile, StageFailed) as error:
-        print(error)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nstopped; `make reproduce PROFILE={given.profile}` goes on from what is kept")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

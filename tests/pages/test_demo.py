@@ -1,12 +1,13 @@
 """The page to play with: what it streams, what it refuses, whom it listens to."""
 
-import subprocess
+import socket
 import sys
 
 import gradio
 import pytest
 
 from tests.conftest import ScriptedEngine, write
+from tests.grading.test_grading import completion
 from z1lib.pages import demo
 from z1lib.pages.demo import MAX_CHARACTERS, build, labels, make_policy, think
 from z1lib.window import BudgetForcing, ShiftedWindow
@@ -47,7 +48,8 @@ def test_two_policies_of_the_same_name_are_possible():
 
 @pytest.mark.parametrize(
     ("problem", "window", "hint"),
-    [("", 8, "h"), ("what?", 8, " "), ("x" * MAX_CHARACTERS, 8, "h"), ("what?", 10**6, "h"), ("what?", -1, "h")],
+    [("", 8, "h"), ("what?", 8, " "), ("x" * MAX_CHARACTERS, 8, "h"), ("what?", 10**6, "h"), ("what?", -1, "h")]
+    + [("what?", 2.5, "h"), ("what?", None, "h")],
 )
 def test_input_out_of_bounds_is_refused_before_anything_is_decoded(problem, window, hint):
     with pytest.raises(gradio.Error):
@@ -92,10 +94,51 @@ def test_only_this_machine_can_open_it(tiny_model, monkeypatch):
     monkeypatch.setattr(gradio.Blocks, "launch", lambda page, **options: launched.update(options))
     monkeypatch.setattr(sys, "argv", ["demo", "--model", tiny_model, "--port", "7999"])
     demo.main()
-    assert launched == {"server_name": "127.0.0.1", "server_port": 7999}
+    assert launched.items() >= {"server_name": "127.0.0.1", "server_port": 7999}.items()
 
 
-def test_without_a_model_it_says_where_to_get_one(tmp_path):
-    run = subprocess.run([sys.executable, "-m", "z1lib.pages.demo"], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 1
-    assert "make reproduce" in run.stderr
+def test_without_a_trained_model_it_starts_with_the_base_model_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "save_base_model", lambda folder, *source: folder)
+    model, note = demo.find_model(None)
+    assert model == "runs/mini/models/base"
+    assert "Not trained" in note
+    assert "`make reproduce` trains z1" in capsys.readouterr().out
+
+
+def test_a_port_that_is_taken_is_one_line(tiny_model, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["demo", "--model", tiny_model, "--port", str(port)])
+        with pytest.raises(SystemExit, match=f"port {port} is taken: `make demo"):
+            demo.main()
+
+
+def test_a_model_that_cannot_be_had_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["demo", "--model", str(tmp_path)])
+    with pytest.raises(SystemExit, match="is no model: it has no config.json"):
+        demo.main()
+
+
+def test_of_a_program_the_page_says_who_is_right():
+    engine = ScriptedEngine(write("\\boxed{4}"))
+    asked = demo.ASK + "print(2 + 2)"
+    assert all("<b>right</b>" in page and "<code>4</code>" in page for page in last_pages(engine, asked))
+    assert all("<b>wrong</b>" in page for page in last_pages(ScriptedEngine(write("\\boxed{5}")), asked))
+
+
+def test_of_anything_else_it_gives_no_verdict():
+    for asked in ("What is 2 + 2?", demo.ASK + "import no_such_module"):
+        assert not [page for page in last_pages(ENGINE, asked) if "right" in page or "wrong" in page]
+
+
+def last_pages(engine, asked: str) -> tuple[str, str]:
+    return list(think(watched(engine), "", asked, 40, "h", "shifted window", "unbounded"))[-1]
+
+
+def test_every_example_is_a_program_whose_output_is_known():
+    for example in demo.EXAMPLES:
+        [verdict] = demo.judge(example, [completion("\\boxed{19}")])
+        assert "the program prints <code>" in verdict

@@ -1,11 +1,14 @@
 """The slider over the window: it shows what the saved completions hold, and nothing they wrote becomes markup."""
 
+import json
+import re
 from dataclasses import replace
+from html import unescape
 
 import pytest
 
 from tests.grading.test_grading import completion
-from z1lib.pages.explorer import explore_windows, show_completion
+from z1lib.pages.explorer import explore_windows, saved_by_the_hint, show_completion, turning_point
 from z1lib.records import Grade, Problem
 
 PROBLEMS = [Problem(name, f"print {name}", "text", "7", 2, "tracing") for name in "ab"]
@@ -20,18 +23,50 @@ ROWS = [saved(name, window, window < 32) for name in "ab" for window in (8, 16, 
 GRADES = [Grade(row.problem_id, row.window == 32, "7", "last boxed", "wrong", row.key) for row in ROWS]
 
 
-def test_the_slider_moves_the_text():
-    menu, slider, page = explore_windows(PROBLEMS, ROWS, GRADES, "m", "shifted_window", "\nhint!\n").children
-    assert slider.options == (8, 16, 32)
-    assert "cut at 1 tokens" in page.value
-    assert "hint!" in page.value
-    assert "<b>wrong" in page.value
-    slider.value = 32
-    assert "cut at" not in page.value
-    assert "hint!" not in page.value
-    assert "<b>right" in page.value
-    menu.value = "b"
-    assert "trace of b" in page.value
+def pages_of(frame: str) -> dict[str, dict[int, str]]:
+    """title -> window -> what is shown, read back from the page."""
+    data = re.search(r"const pages = (.*);", unescape(frame))[1]
+    return {title: dict(map(tuple, shown)) for title, shown in json.loads(data)}
+
+
+def test_the_slider_holds_every_window_of_every_problem():
+    pages = pages_of(explore_windows(PROBLEMS, ROWS, GRADES, "m", "shifted_window", "\nhint!\n"))
+    assert list(pages) == ["a (tracing, level 2)", "b (tracing, level 2)"]
+    shown = pages["a (tracing, level 2)"]
+    assert list(shown) == [8, 16, 32]
+    assert all(text in shown[8] for text in ("cut at 1 tokens", "hint!", "<b>wrong"))
+    assert "cut at" not in shown[32]
+    assert "hint!" not in shown[32]
+    assert "<b>right" in shown[32]
+    assert "trace of b" in pages["b (tracing, level 2)"][8]
+
+
+def test_no_text_of_a_model_ends_the_script_of_the_slider():
+    rows = [replace(ROWS[0], thinking_text="</script><script>alert(1)</script>")]
+    page = unescape(explore_windows(PROBLEMS, rows, GRADES, "m", "shifted_window", "hint"))
+    assert page.count("</script") == 1
+    assert page.count("<script") == 1
+
+
+def graded(*right: bool, policy: str = "shifted_window") -> tuple[list, list]:
+    rows = [replace(saved("a", 2**i, True), policy=policy, key=f"{policy}{i}") for i in range(len(right))]
+    return rows, [Grade("a", one, "7", "last boxed", None, row.key) for row, one in zip(rows, right)]
+
+
+def test_a_turning_point_is_wrong_at_first_and_right_from_some_window_on():
+    rows, grades = graded(False, True, False, True, True)
+    assert turning_point(rows, grades, "m") == []  # right, wrong again: no turning point
+    rows, grades = graded(False, False, False, True, True)
+    assert [row.window for row in turning_point(rows, grades, "m")] == [1, 4, 8]
+    assert turning_point(*graded(True, True), "m") == turning_point(*graded(False, False), "m") == []
+
+
+def test_the_hint_saves_what_is_wrong_cut_at_the_same_total_and_right_with_it():
+    for hinted, cut, saved_windows in ((True, False, [1, 1]), (True, True, []), (False, False, [])):
+        rows, grades = graded(hinted)
+        others, of_others = graded(cut, policy="truncation_matched")
+        found = saved_by_the_hint(rows + others, grades + of_others, "m")
+        assert [row.window for row in found] == saved_windows
 
 
 def test_what_a_model_wrote_is_text_and_never_markup():

@@ -117,6 +117,20 @@ def say_before(frame: pd.DataFrame, model: str) -> str:
     )
 
 
+def say_answer(verdicts: pd.DataFrame) -> str:
+    """The claims of `claims.make_claims` in at most three sentences: supported, refuted, undecided."""
+    run = verdicts[verdicts.verdict != "not run"]
+    sentences = []
+    for name in ("supported", "refuted", "undecided"):
+        named = [
+            f"{row.claim.partition(': ')[2]} on {row.problem_set.replace('_', ' ')} ({row.estimate:.2f} "
+            f"[{row.low:.2f}, {row.high:.2f}], n = {row.n}, {row.seeds} training{'s' * (row.seeds != 1)})"
+            for row in run[run.verdict == name].itertuples()
+        ]
+        sentences += [f"**{name.capitalize()}**: {'; '.join(named)}."] if named else []
+    return " ".join(sentences) or "No claim of the plan was run here."
+
+
 def say_hints(frame: pd.DataFrame, table: pd.DataFrame) -> str:
     """From `analysis.compare_hints`: does the wording matter, and does any hint?"""
     lines = []

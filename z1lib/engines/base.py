@@ -19,7 +19,7 @@ POLICY, PREFIX, END = "z1_policy", "z1_prefix", "z1_end"  # what a request to vL
 
 
 class EngineUnavailable(RuntimeError):
-    """The engine's package is not installed; the message says which extra to install."""
+    """An engine cannot be used here; the message says what to do about it."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,16 @@ import openai
 from transformers import AutoConfig, AutoTokenizer
 
 from z1lib.cost import Cost
-from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced, policy_arguments
+from z1lib.engines.base import (
+    Decoded,
+    EngineUnavailable,
+    Request,
+    Track,
+    check_context,
+    derive_seed,
+    extend_forced,
+    policy_arguments,
+)
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy, ShiftedWindow
@@ -31,7 +40,7 @@ SILENCE_S = 3600  # without a byte, before a request is sent again: a long compl
 EMPTY_ANSWERS = 5  # in a row, before the server is given up
 
 
-class ServerError(RuntimeError):
+class ServerError(EngineUnavailable):
     """The endpoint cannot be used; the message names it and says what it answered."""
 
 

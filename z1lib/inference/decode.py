@@ -10,10 +10,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from z1lib.engines.base import Decoded, Engine, Request
 from z1lib.files import Journal, exclusive
+from z1lib.progress import bar
 from z1lib.records import Completion
 from z1lib.window import HINT, Policy, ShiftedWindow, at, check_windows
 
@@ -93,7 +92,7 @@ def sweep(
     model = Path(engine.model_name).name
     waiting = {"total": len(requests), "initial": len(requests) - len(todo), "desc": model, "leave": bool(journal)}
     with exclusive(journal.path) if journal else nullcontext():
-        for place, decoded in tqdm(engine.decode([requests[i] for i in todo]), **waiting):
+        for place, decoded in bar(engine.decode([requests[i] for i in todo]), **waiting):
             rows = complete(engine, requests[todo[place]], decoded, named[todo[place]])
             fresh = [row for row in rows if row.key not in stored]
             journal.append(fresh) if journal else stored.update((row.key, row) for row in fresh)

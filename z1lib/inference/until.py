@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from tqdm.auto import tqdm
-
 from z1lib.engines.base import Engine, Request, check_context
 from z1lib.grading.answers import extract_answer, extract_code
 from z1lib.inference.decode import Prompt, check_sampling, complete_one, encode_templated, make_request
+from z1lib.progress import bar
 from z1lib.records import Completion
 from z1lib.selection.pool import AXES, price
 from z1lib.selection.rules import Candidate, Rule
@@ -64,7 +63,7 @@ def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: s
     owner = list(range(len(requests)))  # of every request, the first ones and those that follow, whose it is
     drawn: list[list[Completion]] = [[] for _ in asked]
     chosen: list = [None] * len(asked)
-    with tqdm(total=len(asked), desc="decoding", leave=False) as progress:
+    with bar(total=len(asked), desc="decoding", leave=False) as progress:
         for index, [decoded] in engine.decode(requests):
             mine, request = owner[index], requests[index]
             drawn[mine].append(complete_one(engine, request, request.policy, decoded, str(mine)))

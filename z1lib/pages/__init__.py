@@ -1,1 +1,1 @@
-"""What people look at: demo, explorer, report, and what is published."""
+"""What people look at: terminal, demo, explorer, report, and what is published."""

@@ -5,18 +5,37 @@ Bound to the loopback; problems and budgets are limited; requests of several use
 
 import argparse
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import gradio
 
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines.base import Engine, load_engine
+from z1lib.engines.base import Engine, EngineUnavailable, load_engine
+from z1lib.grading import grade
 from z1lib.inference.stream import stream
+from z1lib.models import ModelUnavailable, find_released, save_base_model
 from z1lib.pages.explorer import show_trace
+from z1lib.problems import tracing
+from z1lib.profile import load_profile
+from z1lib.records import Completion, Problem
+from z1lib.sandbox import execute_code
 from z1lib.window import HINT, Policy, Unbounded, at, policies_by_name, policy_named
 
+TRAINED = "runs/mini/models/z1"
 MAX_CHARACTERS, MAX_TOKENS, ANSWER = 2000, 512, 48
-EXAMPLE = "What does this program print?\n\na = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n"
+ASK = tracing.PROMPT.format(program="")
+EXAMPLES = [
+    ASK + "a = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n",
+    ASK + "best = 0\nfor n in [4, 9, 2, 17, 5, 11]:\n    if n > best:\n        best = n\nprint(best)\n",
+    ASK + "for n in [3, 8, 2, 14, 6, 1]:\n    if n > 7:\n        print(n)\n        break\n",
+]
+# The problem and both answers on one screen of 1366 x 768; code is code.
+CSS = """
+.gradio-container { max-width: 84rem !important; padding-top: 0.3rem !important; }
+#problem textarea { font-family: monospace; }
+#page-0 pre, #page-1 pre { max-height: 15em !important; }
+"""
 
 
 def labels() -> list[str]:
@@ -30,36 +49,59 @@ def make_policy(label: str, window: int, hint: str) -> Policy:
 
 
 def think(
-    engine: Engine, system_prompt: str | None, problem: str, window: int, hint: str, left: str, right: str
+    engine: Engine, system_prompt: str | None, problem: str, window: float | None, hint: str, left: str, right: str
 ) -> Iterator[tuple[str, str]]:
-    """The two pages as they grow. Raises gradio.Error, which the page shows, for input that cannot be decoded."""
+    """The two pages as they grow, at last with their verdicts. Raises gradio.Error for what cannot be decoded."""
     if not problem.strip() or not hint.strip():
         raise gradio.Error("type a problem and a hint")
     if len(problem) + len(hint) > MAX_CHARACTERS:
         raise gradio.Error(f"at most {MAX_CHARACTERS} characters, please")
-    if not 0 <= int(window) <= MAX_TOKENS:
-        raise gradio.Error(f"a window is from 0 to {MAX_TOKENS} tokens")
+    if window is None or window != int(window) or not 0 <= window <= MAX_TOKENS:
+        raise gradio.Error(f"a window is a whole number from 0 to {MAX_TOKENS}, not {window}")
     prompt = encode_prompt(engine.tokenizer, conversation(problem, system_prompt))
     policies = [make_policy(label, int(window), hint) for label in (left, right)]
+    completions = []
     try:
         for completions in stream(engine, prompt, policies):
             yield tuple(show_trace(row, hint) for row in completions)
     except ValueError as error:  # too long for the model's context, a hint that spells a control token
         raise gradio.Error(str(error)) from None
+    verdicts = judge(problem, completions)
+    yield tuple(verdict + show_trace(row, hint) for verdict, row in zip(verdicts, completions))
 
 
-def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
+def judge(problem: str, completions: list[Completion]) -> list[str]:
+    """What to say of each answer, as HTML. Only of a program is it known what is right: it runs in the sandbox."""
+    program = problem.removeprefix(ASK)
+    run = execute_code(program, timeout_s=2) if program != problem else None
+    if run is None or not run.ok:
+        return [""] * len(completions)
+    asked = Problem("0", problem, "text", run.stdout.strip())
+    grades = [grade(asked, row) for row in completions]
+    right = f"the program prints <code>{escape(asked.reference)}</code>"
+    return [f"<p><b>{'right' if one.correct else 'wrong'}</b>: {right}.</p>" for one in grades]
+
+
+def build(engine: Engine, system_prompt: str | None = "", note: str = "") -> gradio.Blocks:
     """The page over an engine, whose model is asked under this system prompt (None: the chat template's own)."""
     with gradio.Blocks(title="The Shifted Thinking Window") as page:
-        gradio.Markdown(
-            f"# The Shifted Thinking Window\n`{Path(engine.model_name).name}`, greedy. Watch it think, and be cut."
-        )
-        problem = gradio.Textbox(EXAMPLE, label="problem", lines=6, max_length=MAX_CHARACTERS)
-        window = gradio.Slider(0, MAX_TOKENS, value=24, step=1, label="window (tokens)")
-        hint = gradio.Textbox(HINT, label="hint", lines=3)
+        gradio.Markdown(f"**The Shifted Thinking Window** on `{Path(engine.model_name).name}`, greedy. {note}")
         with gradio.Row():
-            names = [gradio.Dropdown(labels(), value=name, label="policy") for name in ("shifted window", "unbounded")]
-        button = gradio.Button("think", variant="primary")
+            with gradio.Column(scale=3):
+                problem = gradio.Textbox(
+                    EXAMPLES[0], label="problem", lines=6, max_lines=6, max_length=MAX_CHARACTERS, elem_id="problem"
+                )
+                names = ["a loop", "a running best", "a first hit"]
+                gradio.Examples(EXAMPLES, problem, label="examples", example_labels=names)
+            with gradio.Column(scale=2):
+                with gradio.Row():
+                    window = gradio.Number(24, label=f"window (tokens, 0 to {MAX_TOKENS})", precision=None)
+                    hint = gradio.Textbox(HINT, label="hint", lines=1, max_lines=2)
+                policies = "shifted window", "unbounded"
+                with gradio.Row():
+                    chosen = [gradio.Dropdown(labels(), value=name, label="policy") for name in policies]
+                with gradio.Row():
+                    button, stop = gradio.Button("think", variant="primary"), gradio.Button("stop")
         with gradio.Row():
             pages = [gradio.HTML(label=name, elem_id=f"page-{i}") for i, name in enumerate(("left", "right"))]
 
@@ -67,13 +109,26 @@ def build(engine: Engine, system_prompt: str | None = "") -> gradio.Blocks:
             yield from think(engine, system_prompt, *values)
 
         # one at a time on one model; the others wait in the queue
-        button.click(run, [problem, window, hint, *names], pages, concurrency_limit=1)
+        thinking = button.click(run, [problem, window, hint, *chosen], pages, concurrency_limit=1)
+        stop.click(None, cancels=[thinking])
     return page.queue(max_size=16)
+
+
+def find_model(asked: str | None) -> tuple[str, str]:
+    """(the model, a note): the one asked for, else the trained one, else the base model from its wheel."""
+    if asked or Path(TRAINED).is_dir():
+        return str(find_released(asked or TRAINED)), ""
+    mini = load_profile("mini")
+    print("no model was trained here yet: this is the base model; `make reproduce` trains z1 in half an hour")
+    base = save_base_model(Path(TRAINED).with_name("base"), mini.model.base, mini.model.revision, mini.model.package, 0)
+    return str(
+        base
+    ), "Not trained: `make reproduce` gives it the short and long traces, and then it can trace programs."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="runs/mini/models/z1", help="a folder in Hugging Face format, or a Hub id")
+    parser.add_argument("--model", help=f"a folder or a Hub id; default: {TRAINED}, where it is not trained its base")
     parser.add_argument("--engine", default="transformers", help="transformers, vllm or server")
     parser.add_argument("--base-url", help="of a server")
     parser.add_argument(
@@ -81,14 +136,18 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args()
-    if options.model == parser.get_default("model") and not Path(options.model).is_dir():
-        raise SystemExit(
-            f"{options.model} is not there: `make reproduce` trains it (about half an hour on two cores). Or take "
-            'another model: `make demo ARGS="--model FOLDER"`, or a model of the Hub by its name'
-        )
-    engine = load_engine(options.engine, options.model, **({"base_url": options.base_url} if options.base_url else {}))
-    page = build(engine, None if options.template_system_prompt else "")
-    page.launch(server_name="127.0.0.1", server_port=options.port)  # the loopback: nobody else can open it
+    try:
+        if options.base_url:  # the server has the weights
+            model, note = options.model, ""
+        else:
+            model, note = find_model(options.model)
+        engine = load_engine(options.engine, model, **({"base_url": options.base_url} if options.base_url else {}))
+        page = build(engine, None if options.template_system_prompt else "", note)
+        page.launch(server_name="127.0.0.1", server_port=options.port, css=CSS)  # the loopback: nobody else opens it
+    except (ModelUnavailable, EngineUnavailable, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    except OSError:
+        raise SystemExit(f'port {options.port} is taken: `make demo ARGS="--port {options.port + 1}"`') from None
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from IPython import get_ipython
 from IPython.display import display
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from z1lib.progress import bar
 from z1lib.sft import figures
 
 LOG = "log.jsonl"  # beside the checkpoints; training.json keeps its rows when the model is done
@@ -21,7 +21,7 @@ class Live:
     def __init__(self, name: str, steps: int, log: list[dict] = ()):
         """`log` holds the rows of the steps that are done already."""
         self.name, self.log = name, list(log)
-        self.bar = tqdm(total=steps, initial=len(self.log), desc=f"{name}: steps")
+        self.bar = bar(total=steps, initial=len(self.log), desc=f"{name}: steps")
         self.handle = display(display_id=True) if get_ipython() else None
         self.drawn = time.monotonic()
 
