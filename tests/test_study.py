@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from packaging.requirements import Requirement
 
 from tests.conftest import make_profile
 from z1lib.files import hash_path
@@ -125,8 +125,17 @@ def test_conda_and_pip_have_the_same_pins():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert python == "python=3.12"
     assert project["requires-python"] == ">=3.11,<3.14"
-    pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    pins = sum(project["optional-dependencies"].values(), [])
     assert all("==" in pin for pin in pins if not pin.startswith("z1lib["))
+
+
+def test_every_range_holds_what_the_study_is_pinned_to():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = dict(pin.split("==") for pin in project["optional-dependencies"]["study"])
+    ranges = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
+    assert set(pinned) - set(ranges) == {"jupyterlab"}  # the package itself does without
+    assert [name for name, allowed in ranges.items() if pinned[name] not in allowed] == []
+    assert not [name for name, allowed in ranges.items() if "==" in str(allowed)]
 
 
 def test_a_run_that_writes_its_figures_does_not_make_the_commit_dirty(tmp_path, monkeypatch):
@@ -171,7 +180,7 @@ NAMES = {
 def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    declared = {re.split(r"==|\[", pin)[0].replace("-", "_") for pin in pins}
+    declared = {Requirement(pin).name.replace("-", "_") for pin in pins}
     nodes = [node for file in ROOT.glob("z1lib/**/*.py") for node in ast.walk(ast.parse(file.read_text()))]
     imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

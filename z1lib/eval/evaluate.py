@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from z1lib.analysis import figures, tables
-from z1lib.curation.gather import make_test_problems
+from z1lib.curation.gather import TEST_SEED
 from z1lib.engines.base import Engine, load_engine
 from z1lib.files import Journal, read_jsonl, write_jsonl, written_whole
 from z1lib.grading import grade_all
@@ -20,15 +20,14 @@ from z1lib.inference.decode import check_sampling
 from z1lib.inference.sweep import sweep_problems
 from z1lib.models import find_released
 from z1lib.plots import save_figure
-from z1lib.problems import BENCHMARKS, reasoning_gym, tracing
-from z1lib.profile import load_profile
+from z1lib.problems import BENCHMARKS, make_benchmark, reasoning_gym, tracing
 from z1lib.records import Completion, Grade, Problem
 from z1lib.selection import Anyone, FirstAgreeing, Oracle, ShortestOf, Vote, replay
 from z1lib.window import HINTS, Policy, at, check_windows, policy_named
 
 RULES = {rule.name: rule for rule in (Vote(), FirstAgreeing(2), ShortestOf(1), Anyone(), Oracle())}
 PART = 64  # problems decoded together, after which the curve so far is shown
-GENERATED = 240  # problems of a set that has no end
+GENERATED, LEVELS = 240, [1, 2, 3, 4, 5]  # problems of a set that has no end, and those of `mini`
 SETS = (*BENCHMARKS, *tracing.FAMILIES, *reasoning_gym.FAMILIES)
 RESAMPLES = 10_000
 
@@ -116,9 +115,12 @@ def find_problems(name: str, limit: int | None, seed: int) -> list[Problem]:
 
     A published set is taken whole where no limit is given, of a generated one GENERATED.
     """
-    if name in SETS:
-        count = limit or (sys.maxsize if name in BENCHMARKS else GENERATED)
-        return make_test_problems(load_profile("mini", seed=seed, curation={"test_problems": {name: count}}))
+    if name in BENCHMARKS:
+        return make_benchmark(name, limit or sys.maxsize, seed)
+    if name in reasoning_gym.FAMILIES:
+        return reasoning_gym.make_problems(name, limit or GENERATED, seed)
+    if name in tracing.FAMILIES:
+        return tracing.make_problems(limit or GENERATED, LEVELS, TEST_SEED, name, set())
     if not name.endswith(".jsonl"):
         raise ValueError(f"no problems {name!r}: name a .jsonl file, or one of {', '.join(SETS)}")
     problems = read_jsonl(name, Problem)[:limit]
