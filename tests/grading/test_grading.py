@@ -44,7 +44,8 @@ def test_boxed_values_are_found_with_matching_braces(text, found):
     ("row", "extracted", "rule"),
     [
         (completion(r"so \boxed{3}, no, \boxed{4}"), "4", "last boxed"),
-        (completion("the sum is 12 or 13."), "13", "last number"),
+        (completion("the sum is 12 or 13."), "13", "last expression"),
+        (completion("the answer is 12. I looked 3 times."), "12", "stated as the answer"),
         (completion("no idea"), None, "none"),
         (completion(r"\boxed{1}", "\n\n\\boxed{5}\n\\boxed{6}", True), "5", "first boxed after the hint"),
         (completion(r"\boxed{1}", "\n\n 7\nbecause 8", True), "7", "first line after the hint"),
@@ -190,7 +191,7 @@ BLOCK = "```python\n{}\n```"
 @pytest.mark.parametrize(
     ("row", "code", "rule"),
     [
-        (completion(BLOCK.format("a = 1") + "or" + BLOCK.format("a = 2")), "a = 2\n", "last block of the thinking"),
+        (completion(BLOCK.format("a = 1") + "\nor\n" + BLOCK.format("a = 2")), "a = 2\n", "last block of the thinking"),
         (completion(BLOCK.format("a = 1"), BLOCK.format("b = 2")), "b = 2\n", "last block of the answer"),
         (completion(BLOCK.format("a = 1"), "no code"), "a = 1\n", "last block of the thinking"),
         (completion("", "def f(): pass\n```\nSo", True), "def f(): pass\n", "code after the hint"),

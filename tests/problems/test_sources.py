@@ -96,7 +96,8 @@ def test_livecodebench_methods_are_called(stored, i):
     reference = livecodebench.make_reference(row)
     assert passes_tests(row["starter_code"] + "return sum(xs) + y", reference) is None
     assert passes_tests(row["starter_code"] + "return sum(xs)", reference) == "wrong"
-    assert passes_tests("def total(xs, y): return sum(xs) + y", reference) == "no answer"
+    assert passes_tests("def total(xs, y): return sum(xs) + y", reference) is None  # as its own grader has it
+    assert passes_tests("def other(xs, y): return sum(xs) + y", reference) == "no answer"
 
 
 def test_hidden_tests_may_hold_nothing_but_text():
@@ -111,6 +112,7 @@ def test_hidden_tests_may_hold_nothing_but_text():
 def test_bigcodebench_hard(stored):
     test = "import unittest\nclass TestCases(unittest.TestCase):\n    def test(self): self.assertEqual(task_func(2), 4)"
     row = {"task_id": "BigCodeBench/1", "instruct_prompt": "Double it.", "test": test, "libs": "['math']"}
+    row["code_prompt"] = "import math\ndef task_func(x):"
     stored(bigcodebench, [row])
     [problem] = bigcodebench.make_problems()
     assert passes_tests("def task_func(x): return 2 * x", problem.reference) is None
@@ -118,7 +120,7 @@ def test_bigcodebench_hard(stored):
 
 
 def test_the_libraries_of_bigcodebench_must_be_installed(stored):
-    row = {"task_id": "BigCodeBench/1", "instruct_prompt": "", "test": ""}
+    row = {"task_id": "BigCodeBench/1", "instruct_prompt": "", "code_prompt": "", "test": ""}
     stored(bigcodebench, [{**row, "libs": "['math', 'nosuchlibrary']"}, {**row, "libs": "['norsuch']"}])
     with pytest.raises(SourceUnavailable, match="its tasks import norsuch, nosuchlibrary, not installed.*bigcodebench"):
         bigcodebench.make_problems()

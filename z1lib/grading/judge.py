@@ -2,8 +2,9 @@
 
 Where the answer is looked for (values, letters and text; code has rules of its own, see `extract_code`):
 
-* After a forced hint: the first boxed value there (a small model may go on writing), else the first line.
-* In a completion that ended by itself, or answered after its own delimiter: the last boxed value, else the last number.
+* After a forced hint: the first boxed value there (a small model may go on writing), else the first line with content.
+* In a completion that ended by itself, or answered after its own delimiter: the last boxed value, else what is stated
+  as the answer, else the last expression.
 * What was boxed (or fenced, for code) before a forced hint is graded as well and kept beside: a hint may spoil it.
 * In a completion that was cut without a hint: the last boxed value, else none. The last number of an unfinished
   trace is not an answer, though it is sometimes right by chance.
@@ -12,13 +13,13 @@ Where the answer is looked for (values, letters and text; code has rules of its 
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
-from z1lib.grading.answers import extract_answer, extract_before_hint, extract_choice, extract_code
+from z1lib.grading.answers import extract_answer, extract_before_hint, extract_choice, extract_code, names_wanted
 from z1lib.grading.equivalence import is_equivalent, is_same_text
 from z1lib.grading.programs import passes_tests
 from z1lib.records import Completion, Grade, Problem
 from z1lib.sandbox.host import find_isolation
 
-VERSION = "4"  # of these rules; stored in every grade
+VERSION = "5"  # of these rules; stored in every grade
 
 
 def grade(problem: Problem, completion: Completion) -> Grade:
@@ -30,8 +31,7 @@ def grade(problem: Problem, completion: Completion) -> Grade:
     before, before_correct = extract_before_hint(problem, completion), None
     if before is not None:
         before_correct = _judge(problem, before) is None
-    extract = {"code": extract_code, "choice": extract_choice}.get(problem.kind, extract_answer)
-    extracted, rule = extract(completion)
+    extracted, rule = _extract(problem, completion)
     error = "no answer" if extracted is None else _judge(problem, extracted)
     return Grade(
         problem_id=problem.id,
@@ -45,6 +45,13 @@ def grade(problem: Problem, completion: Completion) -> Grade:
         before_correct=before_correct,
         sandbox=find_isolation() if problem.kind == "code" else "",
     )
+
+
+def _extract(problem: Problem, completion: Completion) -> tuple[str | None, str]:
+    """(what is compared or run, the rule that found it)."""
+    if problem.kind == "code":
+        return extract_code(completion, names_wanted(problem.reference))
+    return extract_choice(completion) if problem.kind == "choice" else extract_answer(completion)
 
 
 def _judge(problem: Problem, extracted: str) -> str | None:

@@ -13,6 +13,8 @@ from z1lib.records import Problem
 
 REPOSITORY, REVISION = "bigcode/bigcodebench-hard", "298d2cc7b96612e15e47313c3603ee124cee0c1f"
 FILE = "data/v0.1.4-00000-of-00001.parquet"
+COLUMNS = {"task_id", "instruct_prompt", "code_prompt", "test", "libs"}
+SECONDS, MEMORY_MB = 240.0, 30 * 1024  # the limits of the benchmark's own harness, for a task's whole test file
 
 
 def make_problems(count: int | None = None, revision: str = REVISION) -> list[Problem]:
@@ -20,7 +22,7 @@ def make_problems(count: int | None = None, revision: str = REVISION) -> list[Pr
 
     Raises SourceUnavailable naming the libraries of these tasks that are not installed.
     """
-    rows = list(read_rows(REPOSITORY, revision, FILE, {"task_id", "instruct_prompt", "test", "libs"}))[:count]
+    rows = list(read_rows(REPOSITORY, revision, FILE, COLUMNS))[:count]
     libraries = {library for row in rows for library in literal_eval(row["libs"])}
     if missing := sorted(library for library in libraries if find_spec(library) is None):
         raise SourceUnavailable(
@@ -32,9 +34,18 @@ def make_problems(count: int | None = None, revision: str = REVISION) -> list[Pr
             id=row["task_id"],
             prompt=row["instruct_prompt"],
             kind="code",
-            reference=json.dumps({"unittest": row["test"]}),
+            reference=make_reference(row),
             level=0,
             source="bigcodebench_hard",
         )
         for row in rows
     ]
+
+
+def make_reference(row: dict) -> str:
+    """The tests of a task, with the beginning of its function before the answer, as the benchmark's own score has it.
+
+    There its imports and constants are, which an answer may leave out.
+    """
+    begun = f"{row['code_prompt']}\n    pass\n" if row["code_prompt"].strip() else ""
+    return json.dumps({"unittest": row["test"], "setup": begun, "timeout_s": SECONDS, "memory_mb": MEMORY_MB})

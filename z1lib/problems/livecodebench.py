@@ -62,22 +62,24 @@ def make_reference(row: dict) -> str:
     if cases and cases[0]["testtype"] == "functional":
         name = json.loads(row["metadata"])["func_name"]
         calls = [
-            [[json.loads(line) for line in case["input"].splitlines()], json.loads(case["output"])] for case in cases
+            [[json.loads(line) for line in case["input"].strip("\n").split("\n")], json.loads(case["output"])]
+            for case in cases
         ]
         tests = f"import json\nfor arguments, expected in json.loads({json.dumps(json.dumps(calls))}):\n"
         tests += "    found = f(*arguments)\n    found = list(found) if isinstance(found, tuple) else found\n"
         tests += "    assert found == expected\n"
-        called = {"function": "f", "call": f"Solution().{name}", "timeout_s": SECONDS * len(cases)}
+        call = f"Solution().{name} if 'Solution' in globals() else {name}"  # a plain function will do
+        called = {"function": "f", "call": call, "timeout_s": SECONDS * len(cases)}
         return json.dumps({"setup": IMPORTS, **called, "tests": tests})
     return json.dumps({"setup": IMPORTS, "cases": [[case["input"], case["output"]] for case in cases]})
 
 
-# What contest sites import before an answer runs, and answers rely on.
-IMPORTS = (
-    "from typing import *\nfrom collections import *\nfrom itertools import *\nfrom functools import *\n"
-    "from heapq import *\nfrom bisect import *\nfrom math import *\nimport collections, itertools, functools, heapq, "
-    "bisect, math, string, re, random, operator, sys\n"
-)
+# What the benchmark's own harness puts before every answer (its testing_util.py): all names of these modules, the
+# built-ins on top of them again, the modules by name, and a limit of recursion that contest solutions rely on.
+MODULES = "string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools"
+MODULES += ", operator, io, sys, json"
+IMPORTS = "".join(f"from {name} import *\n" for name in f"{MODULES}, builtins, typing".split(", "))
+IMPORTS += f"import {MODULES}\nsys.setrecursionlimit(50000)\n"
 
 
 def decode_tests(text: str) -> list[dict]:

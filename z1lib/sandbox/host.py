@@ -17,6 +17,7 @@ containers) there are only limits, and `execute_code` refuses unless it is told 
 
 import atexit
 import json
+import math
 import os
 import re
 import secrets
@@ -39,12 +40,14 @@ from pathlib import Path
 import psutil
 
 from z1lib.cost import Cost
+from z1lib.sandbox.filter import make_filter
+from z1lib.sandbox.packages import find_packages
 
 GUEST, TESTER = (Path(__file__).with_name(name).read_text("utf-8") for name in ("guest.py", "tester.py"))
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr
 DISK_MB = 64
 PROCESSES = 32
-MEMORY_ERROR = re.compile(r"^[\w.]*MemoryError\b.*\s*\Z", re.MULTILINE)  # the last line; numpy has one of its own
+MEMORY_ERROR = re.compile(r"[\w.]*MemoryError\b")  # in the last line; numpy has one of its own
 WEAK = "Z1_WEAK_SANDBOX"  # set to 1 to run programs where there are no namespaces
 
 
@@ -73,12 +76,18 @@ class ExecutionResult:
         return Cost(programs=1, program_s=self.wall_s)
 
 
-def execute_code(program: str, stdin: str = "", timeout_s: float = 10.0, memory_mb: int = 1024) -> ExecutionResult:
+def execute_code(
+    program: str, stdin: str = "", timeout_s: float = 10.0, memory_mb: int = 1024, output_bytes: int = OUTPUT_BYTES
+) -> ExecutionResult:
     """Run a Python program and wait for its end, `timeout_s` seconds of wall time at most.
 
-    Raises SandboxUnavailable where programs cannot be walled in, unless the environment has Z1_WEAK_SANDBOX=1.
+    More than `output_bytes` on stdout is the error "output"; of stderr the end is kept. Raises ValueError for limits
+    that are none, SandboxUnavailable where programs cannot be walled in, unless the environment has Z1_WEAK_SANDBOX=1.
     """
-    return _execute(program, stdin, timeout_s, memory_mb, find_isolation())
+    for name, value in (("timeout_s", timeout_s), ("memory_mb", memory_mb), ("output_bytes", output_bytes)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a number above 0, got {value}")
+    return _execute(program, stdin, timeout_s, memory_mb, find_isolation(), output_bytes)
 
 
 @cache
@@ -100,11 +109,13 @@ def find_isolation() -> str:
     )
 
 
-def _execute(program: str, stdin: str, timeout_s: float, memory_mb: int, isolation: str) -> ExecutionResult:
+def _execute(
+    program: str, stdin: str, timeout_s: float, memory_mb: int, isolation: str, output_bytes: int = OUTPUT_BYTES
+) -> ExecutionResult:
     sandbox = _take(isolation)
     result, ended = None, False
     try:
-        result, ended = sandbox.run(program, stdin.encode("utf-8", "replace"), timeout_s, memory_mb)
+        result, ended = sandbox.run(program, stdin.encode("utf-8", "replace"), timeout_s, memory_mb, output_bytes)
     finally:
         if ended and isolation == "namespaces":  # elsewhere a program may leave something behind
             _idle.append(sandbox)
@@ -133,11 +144,13 @@ class _Sandbox:
                 **_launch_as(isolation),
             )
 
-    def run(self, program: str, stdin: bytes, timeout_s: float, memory_mb: int) -> tuple[ExecutionResult, bool]:
+    def run(
+        self, program: str, stdin: bytes, timeout_s: float, memory_mb: int, output_bytes: int
+    ) -> tuple[ExecutionResult, bool]:
         """How a program ended, and whether it ended by itself: else this sandbox is of no more use."""
         start = time.monotonic()
         streams = self._start(program, timeout_s, memory_mb)
-        output, error = _attend(*streams, stdin, start + timeout_s)
+        output, error = _attend(*streams, stdin, start + timeout_s, output_bytes)
         report = None if error else self._read_report(start + timeout_s)
         stdout, stderr = (data.decode("utf-8", "replace") for data in output)
         if report is None:
@@ -223,11 +236,18 @@ def _explain(code: int | None, stderr: str) -> str | None:
         return None
     if code == -signal.SIGXCPU:
         return "timeout"
-    return "memory" if MEMORY_ERROR.search(stderr) else "crash"
+    return "memory" if MEMORY_ERROR.match(last_line(stderr)) else "crash"
 
 
-def _attend(in_fd: int, out_fd: int, err_fd: int, stdin: bytes, deadline: float) -> tuple[list[bytes], str | None]:
-    """Feed stdin, collect stdout and stderr until both are closed, it takes too long or writes too much."""
+def last_line(text: str) -> str:
+    """The last line of a program's complaint, which names its error."""
+    return text.rstrip().rpartition("\n")[2]
+
+
+def _attend(
+    in_fd: int, out_fd: int, err_fd: int, stdin: bytes, deadline: float, output_bytes: int
+) -> tuple[list[bytes], str | None]:
+    """Feed stdin, collect stdout and stderr until both are closed, it takes too long or writes too much on stdout."""
     outputs, error = {out_fd: bytearray(), err_fd: bytearray()}, None
     os.set_blocking(in_fd, False)
     with selectors.DefaultSelector() as selector:
@@ -243,14 +263,17 @@ def _attend(in_fd: int, out_fd: int, err_fd: int, stdin: bytes, deadline: float)
                     stdin = _feed(selector, in_fd, stdin)
                 elif data := os.read(key.fd, 65536):
                     outputs[key.fd] += data
-                    error = "output" if len(outputs[key.fd]) > OUTPUT_BYTES else error
+                    if key.fd == err_fd:  # what complains is no answer: its end says how it ended
+                        del outputs[err_fd][:-OUTPUT_BYTES]
+                    elif len(outputs[out_fd]) > output_bytes:
+                        error = "output"
                 else:
                     selector.unregister(key.fd)
         if in_fd in selector.get_map():
             os.close(in_fd)
     for fd in outputs:
         os.close(fd)
-    return [bytes(data[:OUTPUT_BYTES]) for data in outputs.values()], error
+    return [bytes(data[:output_bytes]) for data in outputs.values()], error
 
 
 def _feed(selector: selectors.BaseSelector, fd: int, data: bytes) -> bytes:
@@ -268,13 +291,22 @@ def _feed(selector: selectors.BaseSelector, fd: int, data: bytes) -> bytes:
 def _settings(isolation: str) -> dict:
     binds, links = _system_files()
     walls = {"walls": isolation == "namespaces", "namespaces": isolation != "limits only"}
-    return {**walls, "binds": binds, "links": links, "tester": TESTER, **_user(isolation)}
+    return {
+        **walls,
+        "binds": binds,
+        "links": links,
+        "tester": TESTER,
+        "filter": make_filter().hex(),
+        "hidden": _hidden(),
+        **_user(isolation),
+    }
 
 
 def _environment(isolation: str) -> dict[str, str]:
     """What a program finds in its environment. A fixed seed of hashes: a set is in the same order each time."""
     packages = "/packages" if isolation != "limits only" else sysconfig.get_path("purelib")
     fixed = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0", "HOME": "/tmp"}
+    fixed["MALLOC_ARENA_MAX"] = "2"  # an arena a thread would use up the address space that a program may have
     return {"PYTHONPATH": packages, **fixed}
 
 
@@ -286,13 +318,15 @@ def _wrapper(isolation: str) -> list[str]:
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--proc", "/proc", "--dev", "/dev"]
     command += [part for source, target in binds.items() for part in ("--ro-bind-try", source, target)]
     command += [part for link, target in links.items() for part in ("--symlink", target, link)]
+    command += [part for folder in _hidden() if os.path.isdir(folder) for part in ("--tmpfs", folder)]
     return [*command, "--size", str(DISK_MB << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
 
 
 @cache
 def _system_files() -> tuple[dict[str, str], dict[str, str]]:
     """What a program may read: (source -> place inside), (link -> target)."""
-    binds = {"/usr": "/usr", "/etc/ld.so.cache": "/etc/ld.so.cache", sysconfig.get_path("purelib"): "/packages"}
+    binds = {"/usr": "/usr", "/etc/ld.so.cache": "/etc/ld.so.cache"}
+    binds |= {str(entry): f"/packages/{entry.name}" for entry in find_packages()}
     if not sys.base_prefix.startswith("/usr"):
         binds[os.path.realpath(sys.base_prefix)] = os.path.realpath(sys.base_prefix)
     links = {}
@@ -302,6 +336,15 @@ def _system_files() -> tuple[dict[str, str], dict[str, str]]:
         elif os.path.isdir(folder):
             binds[folder] = folder
     return binds, links
+
+
+@cache
+def _hidden() -> list[str]:
+    """Packages of the interpreter and the system: a program sees those of `find_packages`, and no others."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folders = [f"{prefix}/lib/{version}" for prefix in (os.path.realpath(sys.base_prefix), "/usr", "/usr/local")]
+    within = [f"{folder}/{name}" for folder in folders for name in ("site-packages", "dist-packages")]
+    return [*dict.fromkeys([*within, "/usr/lib/python3/dist-packages"])]
 
 
 @cache
