@@ -131,7 +131,8 @@ def test_conda_and_pip_have_the_same_pins():
 
 def test_every_range_holds_what_the_study_is_pinned_to():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = dict(pin.split("==") for pin in project["optional-dependencies"]["study"])
+    pins = map(Requirement, project["optional-dependencies"]["study"])
+    pinned = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
     ranges = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
     assert set(pinned) - set(ranges) == {"jupyterlab"}  # the package itself does without
     assert [name for name, allowed in ranges.items() if pinned[name] not in allowed] == []

@@ -166,6 +166,7 @@ def test_the_demo_streams_and_two_sessions_keep_their_own_text(browser, demo):
     hints = ["FIRST HINT", "SECOND HINT"]
     for page, hint in zip(pages, hints):
         page.goto(demo)
+        page.wait_for_selector("#page-1", state="attached")
         page.get_by_label("hint").fill(f"\n\n{hint}:\n\n")
         page.evaluate(NOTE_TEXTS)
     for page in pages:

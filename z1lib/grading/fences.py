@@ -3,15 +3,14 @@
 import ast
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OPENING = re.compile(r"((?:[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+|[ ]{0,3}>[ \t]?)*)([ ]*)(`{3,}|~{3,})(.*)")
 LONGEST = 200_000  # characters of a program: to parse more would hold the interpreter for a second
 PYTHON = re.compile(r"(?i)(?:i?python|py)?[\d.]*|[\w./-]*\.py")
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A block's code and its language, "" if none is stated; one that is not `closed` runs to the end of the text."""
 
     code: str
@@ -32,9 +31,11 @@ def find_blocks(text: str, inside: bool = False) -> list[Block]:
     """
     blocks: list[Block] = []
     fence, margin, language, lines = ("```", 0, "", []) if inside else ("", 0, "", [])
-    for line in text.splitlines():
-        opening = OPENING.fullmatch(line)
-        if fence and _closes(line, fence, margin):
+    for line in re.split(r"\r\n|\r|\n", text.removesuffix("\n")) if text else ():  # other signs are no ends of lines
+        signed = "```" in line or "~~~" in line
+        closes = signed and fence and _closes(line, fence, margin)
+        opening = OPENING.fullmatch(line) if signed and not closes else None
+        if closes:
             blocks.append(Block(_join(lines), language))
             fence = ""
         elif opening and _opens(opening, fence, margin):

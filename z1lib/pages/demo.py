@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 
 import gradio
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines.base import Engine, EngineUnavailable, load_engine
@@ -24,6 +26,8 @@ from z1lib.window import HINT, Policy, Unbounded, at, policies_by_name, policy_n
 
 TRAINED = "runs/mini/models/z1"
 MAX_CHARACTERS, MAX_TOKENS, ANSWER = 2000, 512, 48
+LOOPBACK = "127.0.0.1"  # nobody else opens it, not even by a name of their own that leads here
+ONLY_HERE = {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"])]}
 ASK = tracing.PROMPT.format(program="")
 EXAMPLES = [
     ASK + "a = 7\nfor i in range(4):\n    a = a + 3\nprint(a)\n",
@@ -84,7 +88,7 @@ def judge(problem: str, completions: list[Completion]) -> list[str]:
 
 def build(engine: Engine, system_prompt: str | None = "", note: str = "") -> gradio.Blocks:
     """The page over an engine, whose model is asked under this system prompt (None: the chat template's own)."""
-    with gradio.Blocks(title="The Shifted Thinking Window") as page:
+    with gradio.Blocks(title="The Shifted Thinking Window", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gradio.Markdown(f"**The Shifted Thinking Window** on `{Path(engine.model_name).name}`, greedy. {note}")
         with gradio.Row():
             with gradio.Column(scale=3):
@@ -96,7 +100,7 @@ def build(engine: Engine, system_prompt: str | None = "", note: str = "") -> gra
             with gradio.Column(scale=2):
                 with gradio.Row():
                     window = gradio.Number(24, label=f"window (tokens, 0 to {MAX_TOKENS})", precision=None)
-                    hint = gradio.Textbox(HINT, label="hint", lines=1, max_lines=2)
+                    hint = gradio.Textbox(HINT, label="hint", lines=3, max_lines=3)
                 policies = "shifted window", "unbounded"
                 with gradio.Row():
                     chosen = [gradio.Dropdown(labels(), value=name, label="policy") for name in policies]
@@ -143,7 +147,7 @@ def main() -> None:
             model, note = find_model(options.model)
         engine = load_engine(options.engine, model, **({"base_url": options.base_url} if options.base_url else {}))
         page = build(engine, None if options.template_system_prompt else "", note)
-        page.launch(server_name="127.0.0.1", server_port=options.port, css=CSS)  # the loopback: nobody else opens it
+        page.launch(server_name=LOOPBACK, server_port=options.port, css=CSS, max_file_size="1kb", app_kwargs=ONLY_HERE)
     except (ModelUnavailable, EngineUnavailable, ValueError) as error:
         raise SystemExit(str(error)) from None
     except OSError:
