@@ -49,7 +49,13 @@ def fill(cache: HubCache, tiny_model: str) -> None:
         rows = [code_row(i, functional=bool(i % 2)) for i in range(2)]
         cache.store(livecodebench.REPOSITORY, livecodebench.REVISION, file, rows)
     test = "import unittest\nclass TestCases(unittest.TestCase):\n    def test(self): self.assertEqual(task_func(2), 4)"
-    task = {"task_id": "BigCodeBench/1", "instruct_prompt": "Double it.", "test": test, "libs": "['math']"}
+    task = {
+        "task_id": "BigCodeBench/1",
+        "instruct_prompt": "Double it.",
+        "code_prompt": "",
+        "test": test,
+        "libs": "['math']",
+    }
     cache.store(bigcodebench.REPOSITORY, bigcodebench.REVISION, bigcodebench.FILE, [task])
     words = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa", "theta"]
     rows = []

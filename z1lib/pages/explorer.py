@@ -85,7 +85,8 @@ def explore_windows(
             pages.append((f"{problem.id} ({problem.source}, level {problem.level})", shown))
     data = json.dumps(pages).replace("</", "<\\/")  # no text of a model ends the script
     frame = escape(SLIDER.replace("PAGES", data))
-    return f'<iframe srcdoc="{frame}" sandbox="allow-scripts" style="width:100%;height:36em;border:0"></iframe>'
+    page = f'<iframe srcdoc="{frame}" sandbox="allow-scripts" style="width:100%;height:36em;border:0"></iframe>'
+    return f"<div>{page}</div>"  # IPython warns of a frame alone
 
 
 def turning_point(completions: list[Completion], grades: list[Grade], model: str) -> list[Completion]:
