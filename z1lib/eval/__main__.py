@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from z1lib.engines.base import ENGINES, EngineUnavailable
-from z1lib.eval.compare import compare, say_ratio
+from z1lib.eval.compare import compare, read_run, say_ratio
 from z1lib.eval.evaluate import RULES, SETS, Asked, evaluate
 from z1lib.models import ModelUnavailable
 from z1lib.problems.hub import SourceUnavailable
@@ -48,11 +48,13 @@ def main(arguments: list[str]) -> int:
     given = vars(read_arguments(arguments))
     out, other = given.pop("out"), given.pop("compare")
     try:
+        beside = read_run(other) if other else None  # before anything is decoded
         summary = evaluate(Asked(**given), out)
         print(show(summary))
         print(f"{out}: completions.jsonl, grades.jsonl, summary.csv, accuracy_by_total.png")
-        if other:
-            print(f"\n{compare(out, other).to_markdown(index=False, floatfmt='.3f')}\n{say_ratio(out, other)}")
+        if beside:
+            run = read_run(out)
+            print(f"\n{compare(run, beside).to_markdown(index=False, floatfmt='.3f')}\n{say_ratio(run, beside)}")
     except EXPECTED as error:
         print(error, file=sys.stderr)
         return 2

@@ -93,7 +93,7 @@ def evaluate(asked: Asked, out: Path) -> pd.DataFrame:
         print(say_so_far(completions, grades, len(problems)), flush=True)
     for name, every in (("problems", problems), ("completions", completions), ("grades", grades)):
         write_jsonl(out / f"{name}.jsonl", every)
-    frame = with_rule(read_frame(out), asked)
+    frame = with_rule(tables.join(problems, completions, grades), asked)
     with written_whole(out / "summary.csv") as unfinished:
         (summary := tables.summarise(frame)).to_csv(unfinished, index=False, float_format="%.4f")
     curves = figures.accuracy_curves(frame, list(frame.problem_set.unique()), RESAMPLES, 0, "decoded_tokens")
@@ -173,12 +173,6 @@ def say_so_far(completions: list[Completion], grades: list[Grade], of: int) -> s
     done = len({row.problem_id for row in completions})
     curve = ", ".join(f"window {window}: {sum(rows) / len(rows):.2f}" for window, rows in by_window.items())
     return f"{done} of {of} problems; right at {curve}"
-
-
-def read_frame(out: Path) -> pd.DataFrame:
-    """The rows of a finished run (`tables.join`)."""
-    kinds = {"problems": Problem, "completions": Completion, "grades": Grade}
-    return tables.join(*(read_jsonl(out / f"{name}.jsonl", cls) for name, cls in kinds.items()))
 
 
 def with_rule(frame: pd.DataFrame, asked: Asked) -> pd.DataFrame:

@@ -86,7 +86,7 @@ def find_program(blocks: list[Block], names: Collection[str] = ()) -> str | None
     Where no block does, the last program; where none parses, the last that is stated to be Python: its error is the
     answer's. None where there is no block of Python.
     """
-    python = [block for block in blocks if block.is_python and block.code.strip()]
+    python = [block for block in blocks if block.code.strip() and block.is_python]
     ordered = [block for stated in (True, False) for block in reversed(python) if bool(block.language) == stated]
     programs = [block for block in ordered if is_program(block.code)]
     if names and (defining := [block for block in programs if defines(block.code, names)]):

@@ -6,7 +6,7 @@ import re
 from z1lib.grading.equivalence import is_same_output
 from z1lib.sandbox.host import OUTPUT_BYTES, ExecutionResult, execute_code, last_line
 
-TESTER = "import sandbox_tester\nsandbox_tester.main()"  # sandbox/tester.py: every sandbox has it as a module
+TESTER = "import sandbox_tester\nsandbox_tester.main({processes})"  # sandbox/tester.py, a module in every sandbox
 
 
 VERDICTS = {0: None, 10: "wrong", 11: "crash", 12: "syntax", 13: "crash", 14: "no answer"}  # its exit codes
@@ -30,7 +30,8 @@ def passes_tests(code: str, tests: str, timeout_s: float = 10.0, memory_mb: int 
     memory_mb = given.get("memory_mb", memory_mb)
     if "unittest" not in given:
         given = {"setup": "", "call": given["function"], **given}
-    result = execute_code(TESTER, json.dumps({**given, "answer": code}), timeout_s, memory_mb)
+    tester = TESTER.format(processes=2 if "unittest" in given else 1)
+    result = execute_code(tester, json.dumps({**given, "answer": code}), timeout_s, memory_mb)
     return result.error if result.error != "crash" else VERDICTS.get(result.exit_code, "crash")
 
 

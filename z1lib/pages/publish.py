@@ -17,7 +17,7 @@ import pandas as pd
 
 import z1lib
 from z1lib.analysis import claims, estimands, findings, tables
-from z1lib.files import read_jsonl, write_jsonl
+from z1lib.files import read_jsonl, to_line
 from z1lib.profile import load_profile
 from z1lib.provenance import hash_code, read_notebook
 from z1lib.records import ARTIFACTS
@@ -63,10 +63,9 @@ def pack(run: Path, folder: Path) -> dict[str, int]:
             model = "" if name == "problems" else model_of[row.problem_id, row.key]
             parts.setdefault(SEEDED.search(model)[0], []).append(row)
         for seed, part in parts.items():
-            data = gzip.compress(write_jsonl(folder / "rows", part).read_bytes(), mtime=0)
+            data = gzip.compress("".join(map(to_line, part)).encode(), mtime=0)
             (folder / f"{name}{seed}.jsonl.gz").write_bytes(data)
             sizes[seed] = sizes.get(seed, 0) + len(data)
-    (folder / "rows").unlink()
     return sizes
 
 

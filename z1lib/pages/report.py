@@ -66,7 +66,8 @@ def make_report(notebook: Path, report: Path) -> Path:
     node = nbformat.read(notebook, as_version=4)
     if not any(cell.get("outputs") for cell in node.cells):
         raise ValueError(f"{notebook} has no outputs: it was not executed")
-    first, *others = [_export(cells) for cells in _sections(node.cells)]
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True)
+    first, *others = [_export(exporter, cells) for cells in _sections(node.cells)]
     folded = (_fold(section) for section in others)
     with written_whole(report) as unfinished:
         unfinished.write_text(PAGE.format(title=QUESTION, body="\n".join([first, *folded])), encoding="utf-8")
@@ -80,8 +81,7 @@ def _sections(cells: list) -> list[list]:
     return [part for part in parts if not part[0].source.startswith(("## Exercises", "## What is written"))]
 
 
-def _export(cells: list) -> str:
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True)
+def _export(exporter: HTMLExporter, cells: list) -> str:
     body, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells))
     page = BeautifulSoup(body, "html.parser")
     for code in page.find_all(["script", "style"]):  # with what is in them; bleach would leave it as text

@@ -273,7 +273,7 @@ def _attend(
             os.close(in_fd)
     for fd in outputs:
         os.close(fd)
-    return [bytes(data[:output_bytes]) for data in outputs.values()], error
+    return [bytes(outputs[out_fd][:output_bytes]), bytes(outputs[err_fd])], error
 
 
 def _feed(selector: selectors.BaseSelector, fd: int, data: bytes) -> bytes:

@@ -31,7 +31,7 @@ import types
 from contextlib import suppress
 
 WRONG, RAISES, SYNTAX, GONE, MISSING = 10, 11, 12, 13, 14  # exit codes, read by `grading`
-FAILURES = {"syntax": "SYNTAX", "missing": "MISSING", "raises": "RAISES"}  # what the answer's side may say of itself
+FAILURES = {"syntax": SYNTAX, "missing": MISSING, "raises": RAISES}  # what the answer's side may say of itself
 PR_SET_DUMPABLE = 4
 PLAIN = {("builtins", name) for name in ("set", "frozenset", "complex", "bytearray", "range", "slice")}
 PLAIN |= {("fractions", "Fraction"), ("decimal", "Decimal")}
@@ -269,7 +269,7 @@ def define(process, given):
     """Have an answer defined in a process. Ends with why it cannot be."""
     said = ask(*process, (given.get("setup", ""), given["answer"], given.get("call")))
     if said != "ready":
-        os._exit(globals()[FAILURES[said]] if isinstance(said, str) and said in FAILURES else GONE)
+        os._exit(FAILURES.get(said, GONE) if isinstance(said, str) else GONE)
 
 
 def passes(process, given, wanted, tests):
@@ -281,16 +281,18 @@ def passes(process, given, wanted, tests):
     return bool(wanted) and wanted <= set(succeeded)
 
 
-def main():
-    process, another = spawn(), spawn()
+def main(processes):
+    """`processes` for the answer, forked before the tests are read: a test file needs another for its control."""
+    process, *others = [spawn() for _ in range(processes)]
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # an answer's process must not look into this one
     given = json.load(sys.stdin)
     if "unittest" in given:
         tests = given["unittest"]
-        control = make_control(tests, given.get("function", "task_func"))
         wanted = {f"{case.name}.{method.name}" for case, method in find_tests(ast.parse(tests))}
-        passed = passes(process, given, wanted, tests) and not passes(another, given, wanted, control)
-        os._exit(0 if passed else WRONG)
+        if not passes(process, given, wanted, tests):
+            os._exit(WRONG)
+        control = make_control(tests, given.get("function", "task_func"))
+        os._exit(WRONG if passes(*others, given, wanted, control) else 0)
     define(process, given)
 
     def proxy(*arguments, **keywords):
