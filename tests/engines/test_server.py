@@ -1,7 +1,9 @@
 """The server engine against a scripted endpoint over real HTTP, which can also misbehave; vLLM's own in test_vllm."""
 
 import json
+import socket
 import threading
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -10,6 +12,10 @@ from tests.conftest import ScriptedEngine
 
 pytest.importorskip("openai", reason="the server extra is not installed")
 
+import httpx
+import openai
+
+from z1lib.engines import server
 from z1lib.engines.base import EngineUnavailable, Metered, load_engine
 from z1lib.engines.server import ServerError
 from z1lib.files import Journal
@@ -44,8 +50,13 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(self, follows_policies: bool):
         super().__init__(("127.0.0.1", 0), Handler)
         self.follows_policies, self.faults, self.requests, self.tokens_sent = follows_policies, [], 0, 0
+        self.stopped = threading.Event()
         self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def server_close(self):
+        self.stopped.set()
+        super().server_close()
 
     def handle_error(self, request, client_address):
         """A client that was told nonsense hangs up: no traceback among the tests' own lines."""
@@ -71,10 +82,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "hang up":
             self.close_connection = True
             return None
+        if fault == "silent":
+            return self.server.stopped.wait(60)
+        if isinstance(fault, dict):  # an answer to give, of this status, or a wait to ask for
+            return self.reply(fault.get("status", 200), fault["body"], wait=fault.get("wait"))
         ids = [] if fault == "empty" else self.decode(asked)
         self.server.tokens_sent += len(ids)
         if asked.get("stream"):
-            return self.stream(ids, breaks=fault == "break")
+            return self.stream(ids, breaks=fault == "break", drips=fault == "drip")
         ids = None if fault == "no ids" else ids
         return self.reply(200, {"choices": [{"index": 0, "text": "", "token_ids": ids, "finish_reason": "length"}]})
 
@@ -97,20 +112,22 @@ class Handler(BaseHTTPRequestHandler):
                 break
         return ids[known:]
 
-    def reply(self, status: int, body, kind: str = "application/json"):
+    def reply(self, status: int, body, kind: str = "application/json", wait: str | None = None):
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("content-type", kind)
-        self.send_header("retry-after-ms", "1")
+        self.send_header(*(("retry-after", wait) if wait else ("retry-after-ms", "1")))
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
-    def stream(self, ids: list[int], breaks: bool):
+    def stream(self, ids: list[int], breaks: bool, drips: bool):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        while drips and not self.server.stopped.wait(0.05):
+            self.chunk({"choices": [{"index": 0, "text": "", "token_ids": []}]})
         for token in ids[: len(ids) // 2] if breaks else ids:
             self.chunk({"choices": [{"index": 0, "text": "", "token_ids": [token]}]})
         self.close_connection = True
@@ -125,9 +142,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(params=[True, False], ids=["follows policies", "plain"])
 def endpoint(request):
-    with Endpoint(request.param) as server:
-        yield server
-        server.shutdown()
+    with Endpoint(request.param) as running:
+        yield running
+        running.shutdown()
 
 
 @pytest.fixture
@@ -206,6 +223,81 @@ def test_a_fault_that_stays_is_an_error_that_names_the_endpoint(engine, endpoint
     with pytest.raises(ServerError, match=message) as error:
         generate(engine, PROMPTS, Truncation(5))
     assert endpoint.base_url in str(error.value)
+
+
+NONSENSE = [10**9, True, None, 1.5, -1, 2**70, "12", [1], {}]
+
+
+@pytest.mark.parametrize("token", NONSENSE, ids=str)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_an_id_that_is_no_token_is_an_error_that_shows_it_and_no_row_is_kept(engine, endpoint, tmp_path, token, place):
+    ids = [token, 40] if place == "first" else [40, token]
+    endpoint.faults = [{"body": {"choices": [{"index": 0, "text": "", "token_ids": ids}]}}] * 100
+    journal = Journal(tmp_path / "rows.jsonl", Completion)
+    with pytest.raises(ServerError, match="none of the .* tokens of") as error:
+        sweep_problems(
+            engine, [Problem("p", "x", "text", "1", 1, "toy")], [[Unbounded(8)]], journal, lambda source: None
+        )
+    assert all(part in str(error.value) for part in (endpoint.base_url, str(token)[:40]))
+    assert not journal.rows
+
+
+@pytest.mark.parametrize(
+    "body", [{"choices": 5}, {"choices": {"a": 1}}, {"choices": [{"token_ids": 7}]}, [], 5, None, {}]
+)
+def test_an_answer_of_another_shape_is_an_error_that_shows_its_head(engine, endpoint, body):
+    endpoint.faults = [{"body": body}] * 100
+    with pytest.raises(ServerError, match=endpoint.base_url):
+        generate(engine, PROMPTS, Truncation(5))
+
+
+def test_a_server_that_accepts_and_is_silent_is_an_error_at_the_start_and_while_decoding(
+    tiny_model, engine, endpoint, monkeypatch
+):
+    monkeypatch.setattr(server, "START_S", 0.3)
+    monkeypatch.setattr(server, "COMPLETION_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(ServerError, match=f"{url} gave no answer in 0.3 s"):
+            load_engine("server", tiny_model, base_url=url)
+    endpoint.faults = ["silent"] * 20
+    with pytest.raises(ServerError, match="no whole answer in 0.3 s"):
+        generate(engine, PROMPTS, Truncation(5))
+
+
+def test_a_stream_without_tokens_is_given_up(engine, endpoint, monkeypatch):
+    monkeypatch.setattr(server, "TOKEN_S", 0.3)
+    endpoint.faults = ["drip"] * 20
+    with pytest.raises(ServerError, match="no token in 0.3 s"):
+        window_sweep(engine, PROMPTS, [3, 8], hint="!", max_answer_tokens=4)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_long_wait_is_waited_for_and_one_beyond_the_limit_is_told(
+    engine, endpoint, plain_reading, status, monkeypatch
+):
+    waits = []
+    monkeypatch.setattr(
+        server.asyncio, "sleep", lambda seconds, sleep=server.asyncio.sleep: waits.append(seconds) or sleep(0)
+    )
+    endpoint.faults = [{"status": status, "body": {"error": {"message": "busy"}}, "wait": "1800"}] * 2
+    assert generate(engine, PROMPTS, Truncation(9)) == generate(plain_reading, PROMPTS, Truncation(9))
+    assert waits.count(1800) == 2
+    endpoint.faults = [{"status": status, "body": {"error": {"message": "busy"}}, "wait": "36000"}]
+    with pytest.raises(ServerError, match="busy.*36,000 s, more than 3600"):
+        generate(engine, PROMPTS, Truncation(9))
+
+
+LATER = (datetime(2100, 1, 1, tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("90", 90), ("1.5", 1.5), ("", 0), ("soon", 0), ("Fri, 01 Jan 2100 00:00:00 GMT", LATER)]
+)
+def test_the_wait_that_is_asked_for_is_read_from_seconds_and_dates(header, seconds):
+    answer = httpx.Response(503, headers={"retry-after": header}, request=httpx.Request("GET", "http://x"))
+    error = openai.APIStatusError("busy", response=answer, body=None)
+    assert server.read_wait(error) == pytest.approx(seconds, rel=1e-3)  # the clock went on meanwhile
 
 
 def test_a_server_that_stays_down_is_named(tiny_model):

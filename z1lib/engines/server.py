@@ -5,17 +5,20 @@ completion is one request. Elsewhere it is decoded in pieces, by token ids: up t
 policy that puts one token in the place of another costs one request more each time. Which of the two it is, is tried
 out once, when the engine is made.
 
-Requests that fail on the way (429, 5xx, no connection) are sent again, later and later; what has arrived of a broken
-stream is kept. The weights cannot be hashed from here: `model` must be what the server serves.
+Requests that fail on the way (429, 5xx, no connection) are sent again, later and later or when the server says; what
+has arrived of a broken stream is kept. Nothing is waited for without end, and an id outside the vocabulary is an error.
+The weights cannot be hashed from here: `model` must be what the server serves.
 """
 
 import asyncio
 import json
 import queue
 import threading
+import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from email.utils import parsedate_to_datetime
 
 import httpx
 import openai
@@ -36,7 +39,11 @@ from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy, ShiftedWindow
 
-SILENCE_S = 3600  # without a byte, before a request is sent again: a long completion is one silent answer
+START_S = 30  # for each of the two questions that are asked before decoding
+COMPLETION_S = 3600  # for one whole answer, which is silent until its end; sending it again included
+TOKEN_S = 600  # from one token of a stream to the next
+LONGEST_WAIT_S = 3600  # that a server may ask for (Retry-After)
+CLIENT_WAITS_S = 120  # that openai's client itself waits when asked to; it takes a longer wait for a refusal
 EMPTY_ANSWERS = 5  # in a row, before the server is given up
 
 
@@ -49,8 +56,8 @@ class ServerEngine:
 
     `model` is the folder or Hub id of the served weights, for tokenizer and end tokens. With `serve_options` (see
     engines/serving.py) it starts `vllm serve` itself, and stops it when the engine is let go. A request is sent again
-    up to `retries` times, at most 8 s apart. `one_request` False decodes in pieces even where the server follows
-    policies.
+    up to `retries` times, at most 8 s apart if the server does not say when. `one_request` False decodes in pieces even
+    where the server follows policies.
     """
 
     def __init__(
@@ -71,39 +78,35 @@ class ServerEngine:
             self.stop = weakref.finalize(self, stop)
         self.base_url, self.concurrency = base_url, concurrency
         self.options = {"base_url": base_url, "api_key": api_key, "max_retries": retries}
-        self.options["timeout"] = httpx.Timeout(SILENCE_S, connect=10)
+        self.options["timeout"] = httpx.Timeout(COMPLETION_S, connect=10)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
         self.arithmetic = f"server {json.dumps(serve_options, sort_keys=True)}"  # null: what it has is unknown
         self.end_ids = end_token_ids(model, self.tokenizer)
-        served = self._ask(lambda client: self._find_served(client.models.list().data))
+        config = AutoConfig.from_pretrained(model).get_text_config()
+        self.vocabulary = max(config.vocab_size, len(self.tokenizer))
+        served = self._find_served(self._ask(lambda client: client.models.list()))
         self.served = served.id
-        configured = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
-        self.context_length = getattr(served, "max_model_len", None) or configured
+        self.context_length = getattr(served, "max_model_len", None) or config.max_position_embeddings
         self.follows_policies = one_request and self._tries_policies()
 
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """See `Engine.decode`. Raises ServerError when the endpoint refuses a request or stays out of reach."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, daemon=True)  # a notebook has a loop of its own
-        thread.start()
         done: queue.SimpleQueue = queue.SimpleQueue()
         session = _Session(self)
         started, running = 0, {}
-        try:
-            while started < len(requests) or running:
-                check_context(requests[started:], self.context_length, first=started)
-                for index in range(started, len(requests)):
-                    running[index] = asyncio.run_coroutine_threadsafe(session.complete(requests[index]), loop)
-                    running[index].add_done_callback(lambda future, index=index: done.put(index))
-                started = len(requests)
-                index = done.get()
-                yield index, running.pop(index).result()
-        finally:
-            asyncio.run_coroutine_threadsafe(session.close(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        with _loop() as loop:
+            try:
+                while started < len(requests) or running:
+                    check_context(requests[started:], self.context_length, first=started)
+                    for index in range(started, len(requests)):
+                        running[index] = asyncio.run_coroutine_threadsafe(session.complete(requests[index]), loop)
+                        running[index].add_done_callback(lambda future, index=index: done.put(index))
+                    started = len(requests)
+                    index = done.get()
+                    yield index, running.pop(index).result()
+            finally:
+                asyncio.run_coroutine_threadsafe(session.close(), loop).result()
 
     def body(self, request: Request, policy: Policy, ids: list[int], stream: bool) -> dict:
         """One HTTP request that goes on behind `ids`, as far as the policy lets the server go alone."""
@@ -125,7 +128,8 @@ class ServerEngine:
             **sampling,
         }
 
-    def _find_served(self, models: list):
+    def _find_served(self, page):
+        models = getattr(page, "data", None) or []
         names = [model.id for model in models]
         if len(models) != 1 and self.model_name not in names:
             raise ServerError(f"{self.base_url} serves {names}, not {self.model_name!r}")
@@ -138,26 +142,39 @@ class ServerEngine:
         policy = ShiftedWindow(0, max_answer_tokens=1, hint_ids=ids)
         body = {**self.body(Request([ids[0]], policy), policy, [], stream=False), "max_tokens": len(ids)}
         try:
-            return self._ask(lambda client: self.read_ids(client.completions.create(**body))) == list(ids)
+            return self.read_ids(self._ask(lambda client: client.completions.create(**body))) == list(ids)
         except ServerError as error:
             if isinstance(error.__cause__, openai.BadRequestError):  # it does not know the argument
                 return False
             raise
 
-    def _ask(self, call: Callable):
+    def _ask(self, call: Callable[[openai.AsyncOpenAI], Awaitable]):
         """The answer to one call outside of decoding."""
+
+        async def ask():
+            async with openai.AsyncOpenAI(**self.options) as client:
+                return await asyncio.wait_for(call(client), START_S)
+
         try:
-            with openai.OpenAI(**self.options) as client:
-                return call(client)
+            with _loop() as loop:
+                return asyncio.run_coroutine_threadsafe(ask(), loop).result()
+        except TimeoutError as error:
+            raise ServerError(f"{self.base_url} gave no answer in {START_S} s: does the server run there?") from error
         except (openai.OpenAIError, ValueError, AttributeError) as error:
             raise self.explain(error) from error
 
     def read_ids(self, answer) -> list[int]:
         """The generated ids of an answer, or of a piece of a stream."""
         choices = getattr(answer, "choices", None)
-        ids = getattr(choices[0], "token_ids", None) if choices else None
-        if ids is None:
+        ids = getattr(choices[0], "token_ids", None) if isinstance(choices, list) and choices else None
+        if not isinstance(ids, list):
             raise ServerError(f"{self.base_url} answered without token ids (vLLM gives them): {str(answer)[:200]!r}")
+        for token in ids:
+            if type(token) is not int or not 0 <= token < self.vocabulary:
+                raise ServerError(
+                    f"{self.base_url} answered with {str(token)[:40]!r}, which is none of the {self.vocabulary:,} "
+                    f"tokens of {self.model_name}: {str(answer)[:200]!r}"
+                )
         return ids
 
     def explain(self, error: Exception) -> ServerError:
@@ -237,26 +254,84 @@ class _Session:
         """
         engine = self.engine
         body = engine.body(request, policy, ids, stream)
-        try:
-            answer = await self.client.completions.create(**body)
-        except (openai.OpenAIError, ValueError) as error:
-            raise engine.explain(error) from error
+        answer = await self._send(body)
         costs.append(Cost(len(body["prompt"]), attended=None, scored=None))
-        if not stream:
-            fresh = engine.read_ids(answer)
-            costs.append(Cost(decoded=len(fresh), depth=len(fresh)))
-            for token in fresh:
-                yield token
-            return
-        try:
-            async for piece in answer:
-                fresh = engine.read_ids(piece) if piece.choices else []
+        async with aclosing(self._pieces(answer) if stream else self._whole(answer)) as pieces:
+            async for fresh in pieces:
                 costs.append(Cost(decoded=len(fresh), depth=len(fresh)))
                 for token in fresh:
                     yield token
+
+    async def _whole(self, answer) -> AsyncIterator[list[int]]:
+        yield self.engine.read_ids(answer)
+
+    async def _pieces(self, answer) -> AsyncIterator[list[int]]:
+        """The ids of a stream as they come, until it ends or breaks."""
+        pieces = aiter(answer)
+        try:
+            while fresh := await self._next_ids(pieces):
+                yield fresh
         except (openai.APIError, httpx.TransportError):
             return
         except ValueError as error:  # a line that is no JSON
-            raise engine.explain(error) from error
+            raise self.engine.explain(error) from error
         finally:
             await answer.close()
+
+    async def _send(self, body: dict):
+        """The answer to one request, which is sent again when the server has asked for a long wait."""
+        engine = self.engine
+        for _ in range(engine.options["max_retries"] + 1):
+            try:
+                return await asyncio.wait_for(self.client.completions.create(**body), COMPLETION_S)
+            except TimeoutError as error:
+                raise ServerError(f"{engine.base_url} gave no whole answer in {COMPLETION_S} s") from error
+            except (openai.OpenAIError, ValueError) as error:
+                refused, wait = engine.explain(error), read_wait(error)
+                if wait > LONGEST_WAIT_S:
+                    raise ServerError(f"{refused}; to wait {wait:,.0f} s, more than {LONGEST_WAIT_S}") from error
+                if not wait > CLIENT_WAITS_S:
+                    raise refused from error
+            await asyncio.sleep(wait)
+        raise refused
+
+    async def _next_ids(self, pieces: AsyncIterator) -> list[int]:
+        """The ids of the next piece of a stream that has some; none at its end."""
+
+        async def find() -> list[int]:
+            async for piece in pieces:
+                if getattr(piece, "choices", None) and (fresh := self.engine.read_ids(piece)):
+                    return fresh
+            return []
+
+        try:
+            return await asyncio.wait_for(find(), TOKEN_S)
+        except TimeoutError as error:
+            raise ServerError(f"{self.engine.base_url} sent no token in {TOKEN_S} s") from error
+
+
+def read_wait(error: Exception) -> float:
+    """The seconds that an answer asks to wait, in the header Retry-After (RFC 9110, 10.2.3); 0 if it asks for none."""
+    header = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
+    try:
+        return float(header)
+    except ValueError:
+        pass
+    try:
+        return parsedate_to_datetime(header).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+
+
+@contextmanager
+def _loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own: a notebook has one already, where it cannot be waited for."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

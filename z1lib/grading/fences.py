@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Collection
+from itertools import chain
 from typing import NamedTuple
 
 OPENING = re.compile(r"((?:[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+|[ ]{0,3}>[ \t]?)*)([ ]*)(`{3,}|~{3,})(.*)")
@@ -55,7 +56,7 @@ def find_blocks(text: str, inside: bool = False) -> list[Block]:
 def _closes(line: str, fence: str, margin: int) -> bool:
     mark = line.strip(" \t>")
     indent = len(line) - len(line.lstrip(" "))
-    return len(mark) >= len(fence) and set(mark) == {fence[0]} and indent <= margin + 3
+    return len(mark) >= len(fence) and not mark.strip(fence[0]) and indent <= margin + 3
 
 
 def _opens(opening: re.Match, fence: str, margin: int) -> bool:
@@ -88,11 +89,12 @@ def find_program(blocks: list[Block], names: Collection[str] = ()) -> str | None
     """
     python = [block for block in blocks if block.code.strip() and block.is_python]
     ordered = [block for stated in (True, False) for block in reversed(python) if bool(block.language) == stated]
-    programs = [block for block in ordered if is_program(block.code)]
-    if names and (defining := [block for block in programs if defines(block.code, names)]):
-        return defining[0].code
-    whole = programs or [block for block in ordered if block.closed and (block.language or not _reads_as_prose(block))]
-    return whole[0].code if whole else None
+    programs = (block for block in ordered if is_program(block.code))
+    if last := next(programs, None):
+        defining = (block for block in chain([last], programs) if not names or defines(block.code, names))
+        return next(defining, last).code
+    whole = (block for block in ordered if block.closed and (block.language or not _reads_as_prose(block)))
+    return next((block.code for block in whole), None)
 
 
 def is_program(text: str) -> bool:
