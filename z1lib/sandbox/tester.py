@@ -8,7 +8,7 @@ process is the verdict; what the answer's side sends chooses among fixed outcome
 Tests in a `unittest` file patch the answer's surroundings and must run in its process. There unittest, its classes and
 the builtins are put back as they were before the answer was defined; a test counts if its id is in our own list of
 successes; and where all pass there is a negative control: the same answer in a fresh process with the same tests, each
-made to fail at its end unless some false assertion passes. If the control passes, the verdict is void. An answer that
+made to fail at its end unless some false assertion passes. If one of these passes, the verdict is void. An answer that
 is written against this very file and tells a control from the tests by reading them could still cheat there.
 
 Standard input: one JSON object, `answer`, `setup` (code both sides may use), `tests` (code that raises if the answer is
@@ -190,15 +190,15 @@ def find_tests(tree):
 # Put before the tests of a control. A test of it ends with `control_ends`, which comes back only if something that must
 # not hold was let through: then the test passes, and so the verdict is void.
 CONTROL = """
-def control_ends(case, named={function!r}, broken=[]):
+def control_ends(case, broken=[]):
     never = object()
     false = [
         ("Equal", 1, 2), ("NotEqual", 1, 1), ("True", False), ("False", True), ("Is", 1, None), ("IsNot", None, None),
         ("IsNone", 1), ("IsNotNone", None), ("In", 1, []), ("NotIn", 1, [1]), ("IsInstance", 1, str),
         ("NotIsInstance", 1, int), ("AlmostEqual", 1, 2), ("NotAlmostEqual", 1, 1), ("Greater", 1, 2), ("Less", 2, 1),
         ("GreaterEqual", 1, 2), ("LessEqual", 2, 1), ("Regex", "a", "b"), ("NotRegex", "a", "a"),
-        ("CountEqual", [1], [2]), ("ListEqual", [1], [2]), ("TupleEqual", (1,), (2,)), ("SetEqual", {{1}}, {{2}}),
-        ("DictEqual", {{1: 1}}, {{}}), ("SequenceEqual", [1], [2]), ("MultiLineEqual", "a", "b"),
+        ("CountEqual", [1], [2]), ("ListEqual", [1], [2]), ("TupleEqual", (1,), (2,)), ("SetEqual", {1}, {2}),
+        ("DictEqual", {1: 1}, {}), ("SequenceEqual", [1], [2]), ("MultiLineEqual", "a", "b"),
         ("Raises", ValueError, int, "1"), ("Equal", never, 5), ("Equal", "a", "b"), ("Equal", [1], [2]),
     ]
     for name, *arguments in false:
@@ -210,23 +210,20 @@ def control_ends(case, named={function!r}, broken=[]):
     if not broken:
         raise AssertionError
 
-def control_watches(function, broken=control_ends.__defaults__[1]):
-    def watched(*arguments, **keywords):
-        value = function(*arguments, **keywords)
-        try:
-            broken.extend([1] * bool(value == object() or not (value != object())))
-        except Exception:
-            pass
-        return value
-    return watched
-
-if {function!r} in globals():
-    {function} = control_watches({function})
+def control_watches(value, broken=control_ends.__defaults__[0]):
+    try:
+        broken.extend([1] * bool(value == object() or not (value != object())))
+    except Exception:
+        pass
+    return value
 """
 
 
 def make_control(tests, function):
-    """The same test file with `control_ends` at the end of each test, and wherever one returns."""
+    """The same test file with `control_ends` at the end of each test, and wherever one returns.
+
+    What the answer returns is looked at where it is called, so that nothing stands between it and its caller.
+    """
     tree = ast.parse(tests)
 
     def ends(method):
@@ -239,9 +236,15 @@ def make_control(tests, function):
         def visit_FunctionDef(self, node):  # what is defined within a test returns to it
             return node
 
+    class Watch(ast.NodeTransformer):
+        def visit_Call(self, node):
+            self.generic_visit(node)
+            called = isinstance(node.func, ast.Name) and node.func.id == function
+            return ast.Call(ast.Name("control_watches", ast.Load()), [node], []) if called else node
+
     for _, method in find_tests(tree):
         method.body = [Fail().visit(line) for line in method.body] + [ends(method)]
-    return CONTROL.format(function=function) + ast.unparse(ast.fix_missing_locations(tree))
+    return CONTROL + ast.unparse(ast.fix_missing_locations(Watch().visit(tree)))
 
 
 def ask(requests, answers, value):
@@ -272,13 +275,13 @@ def define(process, given):
         os._exit(FAILURES.get(said, GONE) if isinstance(said, str) else GONE)
 
 
-def passes(process, given, wanted, tests):
-    """Whether an answer in a process of its own is said to pass all the tests that are wanted, by their ids."""
+def run_tests(process, given, tests):
+    """The ids of the tests that an answer in a process of its own is said to pass."""
     define(process, given)
     succeeded = ask(*process, tests)
     if not isinstance(succeeded, list) or not all(isinstance(one, str) for one in succeeded):
         os._exit(GONE)
-    return bool(wanted) and wanted <= set(succeeded)
+    return set(succeeded)
 
 
 def main(processes):
@@ -289,10 +292,10 @@ def main(processes):
     if "unittest" in given:
         tests = given["unittest"]
         wanted = {f"{case.name}.{method.name}" for case, method in find_tests(ast.parse(tests))}
-        if not passes(process, given, wanted, tests):
+        if not wanted or not wanted <= run_tests(process, given, tests):
             os._exit(WRONG)
         control = make_control(tests, given.get("function", "task_func"))
-        os._exit(WRONG if passes(*others, given, wanted, control) else 0)
+        os._exit(WRONG if wanted & run_tests(*others, given, control) else 0)
     define(process, given)
 
     def proxy(*arguments, **keywords):
