@@ -286,6 +286,8 @@ def run_tests(process, given, tests):
 
 def main(processes):
     """`processes` for the answer, forked before the tests are read: a test file needs another for its control."""
+    if processes > 1:
+        import unittest.mock  # noqa: F401  once for both
     process, *others = [spawn() for _ in range(processes)]
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # an answer's process must not look into this one
     given = json.load(sys.stdin)
