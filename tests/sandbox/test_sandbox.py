@@ -17,7 +17,7 @@ import pytest
 
 from z1lib.grading.programs import passes_tests
 from z1lib.sandbox import host
-from z1lib.sandbox.host import SandboxUnavailable, execute_code, find_isolation
+from z1lib.sandbox.host import SandboxUnavailable, execute_code, find_isolation, find_walls
 
 try:
     ISOLATION = find_isolation()
@@ -112,7 +112,7 @@ print(random.random())
     results = [execute_code(program) for program in (leave, look)]
     assert [(result.ok, result.stderr) for result in results] == [(True, "")] * 2
     assert results[0].stdout != results[1].stdout
-    assert len(host._idle) == (1 if ISOLATION == "namespaces" else 0)
+    assert len(host._idle) == (1 if find_walls() == "namespaces" else 0)
 
 
 def test_a_sandbox_that_died_while_idle_is_replaced():
@@ -168,6 +168,9 @@ def test_bubblewrap_puts_up_the_same_walls(monkeypatch):
     program += "try: socket.create_connection(('1.1.1.1', 53))\nexcept OSError: print('no network')"
     result = host._execute(program, "", 20, 512, "bubblewrap")
     assert (result.stdout, result.stderr) == ("False ['main.py']\nno network\n", "")
+    inside = "import os, socket\nprint(socket.gethostbyname('localhost'))\nfor place in ('/x', '/etc/x', '/usr/x'):\n"
+    inside += "    try: open(place, 'w')\n    except OSError: print('closed')\n"
+    assert host._execute(inside, "", 20, 512, "bubblewrap").stdout == "127.0.0.1\n" + 3 * "closed\n"
     bomb = host._execute("import os\nwhile True: os.fork()", "", 5, 512, "bubblewrap")
     assert "Resource temporarily unavailable" in bomb.stderr or bomb.error == "timeout"
 
@@ -340,13 +343,18 @@ def test_without_isolation_it_refuses_unless_told_otherwise(monkeypatch):
         return real(program, stdin, timeout_s, memory_mb, isolation, *limits)
 
     monkeypatch.setattr(host, "_execute", without_namespaces)
-    find_isolation.cache_clear()
+    find_walls.cache_clear()
     with pytest.raises(SandboxUnavailable, match=r"unshare: not permitted.*Z1_WEAK_SANDBOX=1"):
         execute_code("print(1)")
     monkeypatch.setenv("Z1_WEAK_SANDBOX", "1")
     result = execute_code("print(1)")
     assert (result.stdout, result.isolation) == ("1\n", "limits only")
-    find_isolation.cache_clear()
+    find_walls.cache_clear()
+
+
+def test_where_there_is_no_seccomp_the_isolation_says_so(monkeypatch):
+    monkeypatch.setattr(host, "make_filter", lambda: b"")
+    assert execute_code("print(1)").isolation == find_isolation() == f"{find_walls()}, no seccomp"
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def change_root(settings: dict) -> None:
     for name in ("tmp", "proc", "old", "dev/shm"):
         (ROOT / name).mkdir()
     (ROOT / "etc").mkdir(exist_ok=True)
-    (ROOT / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (ROOT / "etc/hosts").write_text(settings["hosts"])
     mount_proc(str(ROOT / "proc"))  # the kernel wants one in sight when a program gets its own
     check(libc.syscall(PIVOT_ROOT[os.uname().machine], str(ROOT).encode(), str(ROOT / "old").encode()), "pivot_root")
     os.chdir("/")

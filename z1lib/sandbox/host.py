@@ -44,6 +44,7 @@ from z1lib.sandbox.filter import make_filter
 from z1lib.sandbox.packages import find_packages
 
 GUEST, TESTER = (Path(__file__).with_name(name).read_text("utf-8") for name in ("guest.py", "tester.py"))
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # the only names there are inside
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr
 DISK_MB = 64
 PROCESSES = 32
@@ -60,7 +61,7 @@ class ExecutionResult:
     """How a program ended. `ok`: by itself with exit code 0.
 
     `error`: None, "timeout", "memory", "output" (too much of it) or "crash" (any other exit code or signal).
-    `isolation`: "bubblewrap", "namespaces" or "limits only".
+    `isolation`: "bubblewrap", "namespaces" or "limits only", and what the machine has not got of it.
     """
 
     ok: bool
@@ -87,11 +88,20 @@ def execute_code(
     for name, value in (("timeout_s", timeout_s), ("memory_mb", memory_mb), ("output_bytes", output_bytes)):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be a number above 0, got {value}")
-    return _execute(program, stdin, timeout_s, memory_mb, find_isolation(), output_bytes)
+    return _execute(program, stdin, timeout_s, memory_mb, find_walls(), output_bytes)
+
+
+def find_isolation() -> str:
+    """What keeps programs in on this machine, and what it lacks. Raises SandboxUnavailable if that is too weak."""
+    return _name(find_walls())
+
+
+def _name(walls: str) -> str:
+    return walls if make_filter() or walls == "limits only" else f"{walls}, no seccomp"
 
 
 @cache
-def find_isolation() -> str:
+def find_walls() -> str:
     """The strongest isolation this machine has, tried out once. Raises SandboxUnavailable if that is too weak."""
     reasons = []
     for isolation in ("bubblewrap", "namespaces"):
@@ -131,14 +141,16 @@ class _Sandbox:
         self.isolation = isolation
         self.folder = tempfile.mkdtemp(prefix="z1-sandbox-") if isolation == "limits only" else None
         self.control, theirs = socket.socketpair()
-        with theirs:
+        with theirs, tempfile.TemporaryFile() as hosts:
+            hosts.write(HOSTS.encode())
+            hosts.seek(0)
             settings = json.dumps({**_settings(isolation), "control_fd": theirs.fileno()})
             self.process = subprocess.Popen(
-                [*_wrapper(isolation), _interpreter(), "-s", "-P", "-c", GUEST, settings],
+                [*_wrapper(isolation, hosts.fileno()), _interpreter(), "-s", "-P", "-c", GUEST, settings],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), hosts.fileno()),
                 env=_environment(isolation),
                 start_new_session=True,
                 **_launch_as(isolation),
@@ -159,8 +171,8 @@ class _Sandbox:
             stderr += report.get("setup_error", "")
             error = _explain(report.get("exit_code"), stderr)
         code = (report or {}).get("exit_code")
-        wall_s = time.monotonic() - start
-        return ExecutionResult(error is None, code, stdout, stderr, error, wall_s, self.isolation), code is not None
+        wall_s, isolation = time.monotonic() - start, _name(self.isolation)
+        return ExecutionResult(error is None, code, stdout, stderr, error, wall_s, isolation), code is not None
 
     def _start(self, program: str, timeout_s: float, memory_mb: int) -> tuple[int, int, int]:
         """Send a program; our ends of its stdin, stdout and stderr."""
@@ -295,6 +307,7 @@ def _settings(isolation: str) -> dict:
         **walls,
         "binds": binds,
         "links": links,
+        "hosts": HOSTS,
         "tester": TESTER,
         "filter": make_filter().hex(),
         "hidden": _hidden(),
@@ -310,8 +323,8 @@ def _environment(isolation: str) -> dict[str, str]:
     return {"PYTHONPATH": packages, **fixed}
 
 
-def _wrapper(isolation: str) -> list[str]:
-    """The bubblewrap command that puts up the same walls as `guest.change_root`."""
+def _wrapper(isolation: str, hosts_fd: int) -> list[str]:
+    """The bubblewrap command that puts up the same walls as `guest.change_root`; /etc/hosts comes from a descriptor."""
     if isolation != "bubblewrap":
         return []
     binds, links = _system_files()
@@ -319,7 +332,8 @@ def _wrapper(isolation: str) -> list[str]:
     command += [part for source, target in binds.items() for part in ("--ro-bind-try", source, target)]
     command += [part for link, target in links.items() for part in ("--symlink", target, link)]
     command += [part for folder in _hidden() if os.path.isdir(folder) for part in ("--tmpfs", folder)]
-    return [*command, "--size", str(DISK_MB << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    command += ["--ro-bind-data", str(hosts_fd), "/etc/hosts", "--size", str(DISK_MB << 20), "--tmpfs", "/tmp"]
+    return [*command, "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 @cache
