@@ -129,6 +129,19 @@ def test_a_megabyte_of_anything_is_read_in_two_seconds_while_others_go_on(kind, 
     assert max(waits) < 2, f"another thread stood still for {max(waits):.1f} s"
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", LONG)
+def test_twice_the_text_takes_at_most_three_times_as_long(kind, reader):
+    def seconds(length: int) -> float:
+        text = LONG[kind] * (length // len(LONG[kind]))
+        start = time.process_time()
+        READERS[reader](text)
+        return time.process_time() - start
+
+    once, twice = (min(seconds(length) for _ in range(3)) for length in (200_000, 400_000))
+    assert twice < 3 * max(once, 0.02), f"{once:.3f} s, then {twice:.3f} s"
+
+
 def test_the_error_of_a_program_is_told_from_its_last_line_at_once():
     hostile = "import sys\nsys.stderr.write('MemoryError ' + ' ' * 60000 + 'x\\nx')\nsys.exit(1)"
     start = time.perf_counter()

@@ -4,12 +4,14 @@ import socket
 import sys
 
 import gradio
+import httpx
 import pytest
 
 from tests.conftest import ScriptedEngine, write
 from tests.grading.test_grading import completion
+from z1lib.engines.serving import free_port
 from z1lib.pages import demo
-from z1lib.pages.demo import MAX_CHARACTERS, build, labels, make_policy, think
+from z1lib.pages.demo import MAX_CHARACTERS, build, labels, launch, make_policy, think
 from z1lib.window import BudgetForcing, ShiftedWindow
 
 ENGINE = ScriptedEngine(write("a" * 60))
@@ -95,6 +97,34 @@ def test_only_this_machine_can_open_it(tiny_model, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["demo", "--model", tiny_model, "--port", "7999"])
     demo.main()
     assert launched.items() >= {"server_name": "127.0.0.1", "server_port": 7999}.items()
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The page, as `make demo` serves it, on a free port."""
+    page = build(ENGINE)
+    launch(page, port := free_port(), wait=False)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        yield client
+    page.close()
+
+
+def test_the_page_answers_to_its_own_name_alone(served):
+    assert served.get("/").status_code == 200
+    for name in ("evil.example", "127.0.0.1.evil.example", "[::1].evil.example"):
+        assert served.get("/", headers={"host": name}).status_code == 400
+        assert served.post("/gradio_api/upload", headers={"host": name}, files={"files": b"x"}).status_code == 400
+
+
+def test_a_large_upload_is_refused_and_none_is_kept_for_good(served):
+    refused = served.post("/gradio_api/upload", files={"files": ("big.txt", b"x" * 5000)})
+    assert refused.status_code == 413
+    assert build(ENGINE).delete_cache == (600, 600)  # seconds between two cleanings, age of what is cleaned
+
+
+def test_the_page_tells_nobody_that_it_runs(served):
+    config = served.get("/config").json()
+    assert config["analytics_enabled"] is False
 
 
 def test_without_a_trained_model_it_starts_with_the_base_model_and_says_so(tmp_path, monkeypatch, capsys):

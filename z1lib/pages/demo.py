@@ -130,6 +130,18 @@ def find_model(asked: str | None) -> tuple[str, str]:
     ), "Not trained: `make reproduce` gives it the short and long traces, and then it can trace programs."
 
 
+def launch(page: gradio.Blocks, port: int, wait: bool = True) -> None:
+    """Serve the page to this machine alone. What is uploaded is nobody's use: at most a kilobyte, for ten minutes."""
+    page.launch(
+        server_name=LOOPBACK,
+        server_port=port,
+        css=CSS,
+        max_file_size="1kb",
+        app_kwargs=ONLY_HERE,
+        prevent_thread_lock=not wait,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help=f"a folder or a Hub id; default: {TRAINED}, where it is not trained its base")
@@ -147,7 +159,7 @@ def main() -> None:
             model, note = find_model(options.model)
         engine = load_engine(options.engine, model, **({"base_url": options.base_url} if options.base_url else {}))
         page = build(engine, None if options.template_system_prompt else "", note)
-        page.launch(server_name=LOOPBACK, server_port=options.port, css=CSS, max_file_size="1kb", app_kwargs=ONLY_HERE)
+        launch(page, options.port)
     except (ModelUnavailable, EngineUnavailable, ValueError) as error:
         raise SystemExit(str(error)) from None
     except OSError:
