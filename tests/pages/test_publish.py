@@ -1,28 +1,32 @@
 """What is published follows from the run, what is written follows from what is published, and the texts are today's."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from z1lib.files import write_jsonl
-from z1lib.pages import publish
+from z1lib.grading import judge
+from z1lib.pages import artifacts, publish
 from z1lib.records import Completion, Grade, Problem
-from z1lib.study import NOTEBOOKS
+from z1lib.study import NOTEBOOKS, STAGES
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = sorted(file.parent for file in ROOT.glob("figures/*/provenance.json"))
 
 
-def make_run(folder: Path) -> Path:
-    (folder / "figures").mkdir(parents=True)
-    for name in ("summary.csv", "claims.csv", "provenance.json", "figures/a.png", "figures/printed_b.png"):
+def make_run(folder: Path, seeds: tuple[int, ...] = (0, 1), prompt: str = "1+1?") -> Path:
+    folder.mkdir()
+    for name in ("summary.csv", "claims.csv"):
         (folder / name).write_text(name)
-    problem = Problem("p-0", "1+1?", "math", "2", 0, "p")
+    stages = {name: {"commit": "c", "seconds": 60} for name in STAGES}
+    (folder / "provenance.json").write_text(json.dumps({"stages": stages}))
+    problem = Problem("p-0", prompt, "math", "2", 0, "p")
     rows = [
         Completion("p-0", model, "unbounded", 9, 0, 0, 5, 1, 0, 0, 0, False, "stop", "2", "", [2], model)
-        for model in ("z1-0", "z1-1", "base")
+        for model in (*(f"z1-{seed}" for seed in seeds), "base")
     ]
     write_jsonl(folder / "problems.jsonl", [problem])
     write_jsonl(folder / "completions.jsonl", rows)
@@ -38,12 +42,9 @@ def test_publishing_twice_gives_the_same_bytes_and_leaves_nothing_of_before(tmp_
         publish.publish(run, tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert [str(file) for file in files] == [
-        "a.png",
         *(f"artifacts/{name}{seed}.jsonl.gz" for name in ("completions", "grades") for seed in ("-0", "-1", "")),
         "artifacts/problems.jsonl.gz",
-        "claims.csv",
         "provenance.json",
-        "summary.csv",
     ]
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
@@ -51,10 +52,10 @@ def test_publishing_twice_gives_the_same_bytes_and_leaves_nothing_of_before(tmp_
 def test_artifacts_too_large_for_git_are_refused_and_what_was_published_stays(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     publish.publish(run, tmp_path / "a")
-    monkeypatch.setattr(publish, "MAX_BYTES", 10)
+    monkeypatch.setattr(artifacts, "MAX_BYTES", 10)
     with pytest.raises(SystemExit, match="more than the 10 that git should carry"):
         publish.publish(run, tmp_path / "a")
-    assert (tmp_path / "a/summary.csv").exists()
+    assert (tmp_path / "a/provenance.json").exists()
 
 
 def test_a_run_that_is_not_finished_is_refused_and_what_was_published_stays(tmp_path):
@@ -63,7 +64,48 @@ def test_a_run_that_is_not_finished_is_refused_and_what_was_published_stays(tmp_
     (run / "claims.csv").unlink()
     with pytest.raises(SystemExit, match="lacks claims.csv: `make reproduce PROFILE=run` finishes it"):
         publish.publish(run, tmp_path / "a")
-    assert (tmp_path / "a/claims.csv").exists()
+    assert (tmp_path / "a/provenance.json").exists()
+
+
+def test_a_part_of_the_seeds_is_put_beside_the_others_and_replaces_its_own(tmp_path):
+    first, second, again = (make_run(tmp_path / f"run{i}", seeds) for i, seeds in enumerate([(0, 1), (2,), (1,)]))
+    for run in (first, second, again):
+        publish.publish(run, tmp_path / "a")
+    rows = artifacts.read_artifacts(tmp_path / "a")
+    assert sorted(row.model for row in rows["completions"]) == ["base", "z1-0", "z1-1", "z1-2"]
+    assert len(rows["grades"]) == 4
+    notes = json.loads((tmp_path / "a/provenance.json").read_text())
+    assert sorted(notes["parts"]) == ["0", "1", "2"]
+    publish.publish(make_run(tmp_path / "others", (3,), "2+2?"), tmp_path / "a")
+    assert sorted(row.model for row in artifacts.read_artifacts(tmp_path / "a")["completions"]) == ["base", "z1-3"]
+
+
+def test_verdicts_of_older_rules_are_made_anew_and_those_that_moved_are_counted(tmp_path, monkeypatch):
+    publish.publish(make_run(tmp_path / "run"), tmp_path / "a")
+    monkeypatch.setattr(judge, "VERSION", "new")
+    said = artifacts.regrade(tmp_path / "a")
+    assert (said["version"], said["moved"], said["verdicts"]) == ("new", 0, 3)
+    assert {grade.version for grade in artifacts.read_artifacts(tmp_path / "a")["grades"]} == {"new"}
+    assert artifacts.regrade(tmp_path / "a") == {}
+    monkeypatch.setattr(judge, "VERSION", "newer")
+    monkeypatch.setattr(judge, "is_equivalent", lambda *texts: False)
+    assert artifacts.regrade(tmp_path / "a")["moved"] == 3
+
+
+@pytest.mark.slow
+def test_tables_and_pictures_are_those_of_what_is_committed(tmp_path, monkeypatch):
+    """Drawn anew they are the committed ones, in a copy of the repository's folders that notebook 04 reads."""
+    for name in ("notebooks", "profiles", "figures"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    folder = Path("figures/humaneval")
+    before = {file.name: file.read_bytes() for file in folder.glob("*.csv")}
+    pictures = sorted(file.name for file in folder.glob("*.png"))
+    for file in [*folder.glob("*.csv"), *folder.glob("*.png")]:
+        file.unlink()
+    publish.redraw(folder)
+    assert {file.name: file.read_bytes() for file in folder.glob("*.csv")} == before
+    assert sorted(file.name for file in folder.glob("*.png")) == pictures
 
 
 def test_a_text_without_the_block_is_named(tmp_path):

@@ -19,7 +19,7 @@ from z1lib.grading.programs import passes_tests
 from z1lib.records import Completion, Grade, Problem
 from z1lib.sandbox.host import find_isolation
 
-VERSION = "5"  # of these rules; stored in every grade
+VERSION = "6"  # of these rules; stored in every grade
 
 
 def grade(problem: Problem, completion: Completion) -> Grade:

@@ -1,11 +1,10 @@
 """`make publish`: a run's results into `figures/<profile>/`, and every generated text of the repository, from there.
 
-The committed artifacts let a reader open notebooks 03 and 04 without having trained anything, and `make verify` makes
-everything else anew from them. Trainings with a seed have files of their own, so that a study that is published seed by
-seed adds files and changes none. `RESULTS.md` holds what was found, tables first; the README one figure and one table.
+A run's artifacts are put beside what is committed of other seeds; tables and pictures are then those of notebook 04 on
+all of it. Where there is no run, only this is made anew. `RESULTS.md` holds what was found, tables first; the README
+one figure and one table.
 """
 
-import gzip
 import json
 import re
 import shutil
@@ -17,70 +16,72 @@ import pandas as pd
 
 import z1lib
 from z1lib.analysis import claims, estimands, findings, tables
-from z1lib.files import read_jsonl, to_line
+from z1lib.files import read_jsonl
+from z1lib.pages import artifacts, terminal
 from z1lib.profile import load_profile
 from z1lib.provenance import hash_code, read_notebook
 from z1lib.records import ARTIFACTS
 from z1lib.study import NOTEBOOKS, STAGES
 
-MAX_BYTES = 5_000_000  # of one training seed
 FIGURES = Path("figures")
 TABLES = ("summary.csv", "claims.csv", "seeds.csv")
 HEADLINE = "mini"  # the profile whose figure and claims the README shows
-SEEDED = re.compile(r"(-\d+)?$")  # the end of a model's name
 PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the same in every profile
 
 
 def publish(run: Path, folder: Path) -> None:
-    """Copy a run's tables, pictures and provenance, and pack its artifacts, in the place of what is there.
+    """Put a run's artifacts and provenance in the place of those of the same trainings; other seeds' stay.
 
     Raises SystemExit if the run is not finished, or its artifacts are too large for git; nothing is changed then.
     """
     needed = [f"{name}.jsonl" for name in ARTIFACTS] + ["summary.csv", "claims.csv", "provenance.json"]
     if lacking := [name for name in needed if not (run / name).exists()]:
         raise SystemExit(f"{run} lacks {', '.join(lacking)}: `make reproduce PROFILE={run.name}` finishes it")
+    rows = {name: read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()}
     with tempfile.TemporaryDirectory() as packed:
-        sizes = pack(run, Path(packed))
-        if (most := max(sizes.values())) > MAX_BYTES:
-            raise SystemExit(f"{run}: {most:,} bytes of artifacts, more than the {MAX_BYTES:,} that git should carry")
+        sizes = artifacts.pack(rows, Path(packed))
+        if (most := max(sizes.values())) > artifacts.MAX_BYTES:
+            most_allowed = f"more than the {artifacts.MAX_BYTES:,} that git should carry"
+            raise SystemExit(f"{run}: {most:,} bytes of artifacts of one training seed, {most_allowed}")
+        before = (
+            json.loads((folder / "provenance.json").read_text()) if artifacts.keep_seeds(folder, Path(packed)) else {}
+        )
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(packed, folder / "artifacts")
-    pictures = [file for file in (run / "figures").glob("*.png") if not skipped(file.name, folder.name)]
-    for file in [*pictures, *(run / name for name in (*TABLES, "provenance.json"))]:
-        if file.exists():
+    for file in pictures_of(run):
+        shutil.copy(file, folder)
+    notes = json.loads((run / "provenance.json").read_text())
+    seeds = sorted(seed for seed in sizes if seed)
+    made = {name: notes["stages"][name] for name in ("02_sft", "03_windowed_inference") if seeds}
+    parts = before.get("parts", {}) | {seed.removeprefix("-"): made for seed in seeds}
+    write_notes(folder, notes | ({"parts": parts} if parts else {}))
+    print(f"{folder}: {sum(sizes.values()):,} bytes of artifacts")
+
+
+def redraw(folder: Path) -> None:
+    """Notebook 04 anew on all that is committed of a profile: its tables and pictures; before, grades of today's rules.
+
+    So what is published follows from the artifacts beside it, whichever runs they came from.
+    """
+    notes = json.loads((folder / "provenance.json").read_text())
+    if regraded := artifacts.regrade(folder):
+        notes["regraded"] = regraded
+        write_notes(folder, notes)
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=".") as runs:
+        made = Path(runs) / folder.name
+        artifacts.unpack(folder, made)
+        terminal.run_stage("04_analysis", load_profile(folder.name), Path(runs))
+        for file in [*pictures_of(made), *(made / name for name in (*TABLES, "provenance.json"))]:
             shutil.copy(file, folder)
-    print(f"{folder}: {len(pictures)} pictures and {sum(sizes.values()):,} bytes of artifacts")
 
 
-def pack(run: Path, folder: Path) -> dict[str, int]:
-    """Write a run's artifacts packed, those of models with a seed a file a seed. Returns the bytes of each seed."""
-    rows = {name: read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()}
-    model_of = {(one.problem_id, one.key): one.model for one in rows["completions"]}
-    sizes: dict[str, int] = {}
-    for name, every in rows.items():
-        parts: dict[str, list] = {}
-        for row in every:
-            model = "" if name == "problems" else model_of[row.problem_id, row.key]
-            parts.setdefault(SEEDED.search(model)[0], []).append(row)
-        for seed, part in parts.items():
-            data = gzip.compress("".join(map(to_line, part)).encode(), mtime=0)
-            (folder / f"{name}{seed}.jsonl.gz").write_bytes(data)
-            sizes[seed] = sizes.get(seed, 0) + len(data)
-    return sizes
+def write_notes(folder: Path, notes: dict) -> None:
+    (folder / "provenance.json").write_text(json.dumps(notes, indent=1))
 
 
-def read_artifacts(folder: Path) -> dict[str, list]:
-    """The rows of a profile's committed artifacts: problems, completions, grades."""
-    return {name: read_jsonl(folder / f"artifacts/{name}*.jsonl.gz", cls) for name, cls in ARTIFACTS.items()}
-
-
-def skipped(name: str, profile: str) -> bool:
-    return name.startswith(PRINTED) and profile != HEADLINE
-
-
-def read_frame(folder: Path) -> pd.DataFrame:
-    """The frame of the committed artifacts (`tables.make_frame`)."""
-    return tables.make_frame(*read_artifacts(folder).values(), load_profile(folder.name))
+def pictures_of(run: Path) -> list[Path]:
+    found = (run / "figures").glob("*.png")
+    return [file for file in found if not file.name.startswith(PRINTED) or run.name == HEADLINE]
 
 
 def write_texts(figures: Path = FIGURES) -> None:
@@ -138,12 +139,18 @@ def write_results(folder: Path) -> str:
     """RESULTS.md of a profile: claims, tables, then sentences, every number from the committed files."""
     notes = json.loads((folder / "provenance.json").read_text())
     parts = [f"# Results of profile `{notes['profile']}`", say_provenance(notes), say_code(notes)]
-    parts += ["## Claims", show_claims(folder), *(f"![{file.stem}]({file.name})" for file in headline_figures(folder))]
+    parts += [
+        *say_parts(notes),
+        *say_regraded(notes),
+        "## Claims",
+        show_claims(folder),
+        *(f"![{file.stem}]({file.name})" for file in headline_figures(folder)),
+    ]
     summary = pd.read_csv(folder / "summary.csv", dtype={"level": str})
     for name in tables.main_sets(summary):
         parts += [f"## Accuracy by window, `{name}`", show_accuracy(summary, name)]
     if (folder / "artifacts").is_dir():
-        parts += ["## In words", *say_findings(read_frame(folder), notes["profile"])]
+        parts += ["## In words", *say_findings(artifacts.read_frame(folder), notes["profile"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -209,6 +216,28 @@ def say_provenance(notes: dict) -> str:
     )
 
 
+def say_parts(notes: dict) -> list[str]:
+    """Of trainings with a seed: when and where each was made."""
+    if "parts" not in notes:
+        return []
+    rows = [
+        {"seed": seed, "commit": stages["03_windowed_inference"]["commit"]}
+        | {name: f"{stage['seconds'] / 60:.0f} min" for name, stage in stages.items()}
+        | {"on": stages["02_sft"]["hardware"]["processor"]}
+        for seed, stages in sorted(notes["parts"].items(), key=lambda part: int(part[0]))
+    ]
+    return [pd.DataFrame(rows).to_markdown(index=False)]
+
+
+def say_regraded(notes: dict) -> list[str]:
+    if not (of := notes.get("regraded")):
+        return []
+    return [
+        f"Graded anew by version {of['version']} of the graders (version {of['before']} before): {of['moved']:,} of "
+        f"{of['verdicts']:,} verdicts moved."
+    ]
+
+
 def say_code(notes: dict) -> str:
     """Whether the code that made each stage is still today's; what was made before it was hashed is not."""
     made = {name: stage.get("code") for name, stage in notes["stages"].items()}
@@ -223,8 +252,7 @@ def say_code(notes: dict) -> str:
 def main(run: Path, folder: Path) -> None:
     if run.exists():
         publish(run, folder)
-    else:
-        print(f"{run} is not there: only the texts are made anew")
+    redraw(folder)
     write_texts()
 
 

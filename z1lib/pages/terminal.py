@@ -36,7 +36,17 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs"), verbo
         folder / f"{stage}.{kind}" for kind in ("ipynb", "log", "running.ipynb", "failed.ipynb", "before.ipynb")
     )
     command = [sys.executable, "-m", "papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks"]
-    command += ["-k", "python3", "--log-output", "-p", "profile", profile.name, "-p", "runs_dir", "../runs"]
+    command += [
+        "-k",
+        "python3",
+        "--log-output",
+        "-p",
+        "profile",
+        profile.name,
+        "-p",
+        "runs_dir",
+        os.path.relpath(runs_dir, "notebooks"),
+    ]
     print(f"== {stage} ({profile.name}){say_expected(stage, profile)}; log: {log}", flush=True)
     if is_of_older_layout(folder / "provenance.json"):
         print(f"{folder} was made by an older version: its notebooks run again, what it trained and decoded is kept "

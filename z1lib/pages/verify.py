@@ -17,7 +17,8 @@ import pandas as pd
 
 from z1lib.analysis import claims, estimands, tables
 from z1lib.grading import grade_all
-from z1lib.pages.publish import read_artifacts, write_results
+from z1lib.pages.artifacts import read_artifacts
+from z1lib.pages.publish import write_results
 from z1lib.profile import Profile, load_profile
 
 KEYS = ["model", "policy", "window", "problem_set", "level"]

@@ -105,7 +105,8 @@ def change_root(settings: dict) -> None:
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", str(ROOT), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     for source, target in settings["binds"].items():
-        if os.access(source, os.R_OK | os.X_OK):  # packages under a closed home folder stay outside
+        needed = os.R_OK | (os.X_OK if os.path.isdir(source) else 0)
+        if os.access(source, needed):  # packages under a closed home folder stay outside
             bind(source, ROOT / target.lstrip("/"))
     for folder in settings["hidden"]:
         if (ROOT / folder.lstrip("/")).is_dir():
