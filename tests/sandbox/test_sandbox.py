@@ -176,7 +176,9 @@ def test_bubblewrap_puts_up_the_same_walls(monkeypatch):
 
 
 def test_a_program_has_the_scientific_packages_but_not_this_one():
-    program = "import numpy, pandas, scipy.stats, sympy, matplotlib.pyplot, seaborn, statsmodels.api, typing_extensions\n"
+    program = (
+        "import numpy, pandas, scipy.stats, sympy, matplotlib.pyplot, seaborn, statsmodels.api, typing_extensions\n"
+    )
     result = execute_code(program + "print(numpy.arange(3).sum())", timeout_s=120)
     assert (result.stdout, result.stderr) == ("3\n", "")
     assert "ModuleNotFoundError" in execute_code("import z1lib").stderr
