@@ -53,6 +53,18 @@ def test_the_answer_is_open_and_the_rest_is_folded_by_section(tmp_path):
     assert not page.find("details").has_attr("open")
 
 
+def test_where_the_numbers_come_from_is_said_first(tmp_path):
+    save(tmp_path / "a.ipynb", [new_output("display_data", data={"text/plain": "a result"})])
+    notebook = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    notebook.cells[1].outputs = [
+        new_output("stream", name="stderr", text="a warning of a library"),
+        new_output("display_data", data={"text/markdown": "Not made here yet."}),
+    ]
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    said = BeautifulSoup(make_report(tmp_path / "a.ipynb", tmp_path / "r.html").read_text(), "html.parser").get_text()
+    assert said.index("The answer") < said.index("Not made here yet.") < said.index("a result")
+
+
 def test_numbers_do_not_break_and_words_may(tmp_path):
     table = "<table><tr><td>0.46 [0.37, 0.55]</td><td>-0.04</td><td>tracing, 3 of 4</td><td>nan</td></tr></table>"
     page = outputs_of(tmp_path, {"text/html": table})

@@ -178,7 +178,7 @@ def show_claims(folder: Path, columns: tuple[str, ...] = ("estimand", "test")) -
         for row in table.itertuples()
     ]
     table["n, seeds"] = [f"{row.n}, {row.seeds}" for row in table.itertuples()]
-    shown = ["claim", "problem_set", "n, seeds", "estimate, 95% interval", *columns, "verdict"]
+    shown = ["claim", "verdict", "estimate, 95% interval", "n, seeds", "problem_set", *columns]
     return table[shown].to_markdown(index=False)
 
 

@@ -75,10 +75,16 @@ def make_report(notebook: Path, report: Path) -> Path:
 
 
 def _sections(cells: list) -> list[list]:
-    """The cells from one heading to the next, without what stands before the first and without the exercises."""
+    """The cells from one heading to the next, without the exercises; what the set-up shows is part of the first."""
     starts = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and cell.source.startswith("## ")]
     parts = [cells[start:end] for start, end in zip(starts, [*starts[1:], len(cells)])]
+    parts[0] = [parts[0][0], *filter(_shows, cells[: starts[0]]), *parts[0][1:]]
     return [part for part in parts if not part[0].source.startswith(("## Exercises", "## What is written"))]
+
+
+def _shows(cell) -> bool:
+    """Whether a cell shows something, such as that it reads committed results, and not only logs."""
+    return any(output.output_type == "display_data" for output in cell.get("outputs", ()))
 
 
 def _export(exporter: HTMLExporter, cells: list) -> str:
