@@ -114,7 +114,8 @@ def change_root(settings: dict) -> None:
                 "tmpfs", str(ROOT / folder.lstrip("/")), "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k,mode=755"
             )
     for link, target in settings["links"].items():
-        (ROOT / link.lstrip("/")).symlink_to(target)
+        (place := ROOT / link.lstrip("/")).parent.mkdir(exist_ok=True)
+        place.symlink_to(target)
     for name in DEVICES:
         bind(f"/dev/{name}", ROOT / "dev" / name)
     for name in ("tmp", "proc", "old", "dev/shm"):

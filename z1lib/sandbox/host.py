@@ -44,10 +44,11 @@ from z1lib.sandbox.filter import make_filter
 from z1lib.sandbox.packages import find_packages
 
 GUEST, TESTER = (Path(__file__).with_name(name).read_text("utf-8") for name in ("guest.py", "tester.py"))
+COMMANDS = "/commands"  # where `python` is found
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # the only names there are inside
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr
 DISK_MB = 64
-PROCESSES = 32
+PROCESSES = 128  # and threads, of which tensorflow alone starts more than 32
 MEMORY_ERROR = re.compile(r"[\w.]*MemoryError\b")  # in the last line; numpy has one of its own
 WEAK = "Z1_WEAK_SANDBOX"  # set to 1 to run programs where there are no namespaces
 
@@ -319,6 +320,7 @@ def _environment(isolation: str) -> dict[str, str]:
     """What a program finds in its environment. A fixed seed of hashes: a set is in the same order each time."""
     packages = "/packages" if isolation != "limits only" else sysconfig.get_path("purelib")
     fixed = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0", "HOME": "/tmp"}
+    fixed["PATH"] = f"{COMMANDS}:/usr/bin:/bin"
     fixed["MALLOC_ARENA_MAX"] = "2"  # an arena a thread would use up the address space that a program may have
     return {"PYTHONPATH": packages, **fixed}
 
@@ -343,7 +345,7 @@ def _system_files() -> tuple[dict[str, str], dict[str, str]]:
     binds |= {str(entry): f"/packages/{entry.name}" for entry in find_packages()}
     if not sys.base_prefix.startswith("/usr"):
         binds[os.path.realpath(sys.base_prefix)] = os.path.realpath(sys.base_prefix)
-    links = {}
+    links = {f"{COMMANDS}/python": _interpreter()}
     for folder in ("/bin", "/lib", "/lib64", "/sbin"):
         if os.path.islink(folder):
             links[folder] = os.readlink(folder)
