@@ -10,10 +10,18 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 # What programs use beside the packages that the extra `bigcodebench` lists.
-OFTEN = {"numpy", "pandas", "scipy", "sympy", "matplotlib", "seaborn", "statsmodels", "sortedcontainers"} | {
+OFTEN = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "sympy",
+    "matplotlib",
+    "seaborn",
+    "statsmodels",
+    "sortedcontainers",
     "psutil",
     "pyyaml",
-}
+)
 
 
 @cache
