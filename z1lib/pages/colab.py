@@ -27,9 +27,7 @@ def set_up(keep_on_drive: bool = False) -> None:
         install(FOLDER)
     os.chdir(FOLDER / "notebooks")
     if keep_on_drive:
-        from google.colab import drive  # Colab's own
-
-        drive.mount("/content/drive")
+        importlib.import_module("google.colab.drive").mount("/content/drive")  # a package that is only there
         keep_runs(Path("/content/drive/MyDrive/z1-runs"))
     from z1lib.hardware import smaller_profile
     from z1lib.profile import load_profile

@@ -35,18 +35,6 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs"), verbo
     done, log, running, failed, before = (
         folder / f"{stage}.{kind}" for kind in ("ipynb", "log", "running.ipynb", "failed.ipynb", "before.ipynb")
     )
-    command = [sys.executable, "-m", "papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks"]
-    command += [
-        "-k",
-        "python3",
-        "--log-output",
-        "-p",
-        "profile",
-        profile.name,
-        "-p",
-        "runs_dir",
-        os.path.relpath(runs_dir, "notebooks"),
-    ]
     print(f"== {stage} ({profile.name}){say_expected(stage, profile)}; log: {log}", flush=True)
     if is_of_older_layout(folder / "provenance.json"):
         print(f"{folder} was made by an older version: its notebooks run again, what it trained and decoded is kept "
@@ -55,7 +43,7 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs"), verbo
     if done.exists():  # a run that fails must not look finished
         done.rename(before)
     try:
-        code = _tee(command, log, Terminal(stage, verbose))
+        code = _tee(_papermill(stage, running, profile, runs_dir), log, Terminal(stage, verbose))
     except KeyboardInterrupt:
         running.unlink(missing_ok=True)
         raise
@@ -65,6 +53,12 @@ def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs"), verbo
         raise StageFailed(_explain_failure(stage, profile, log, failed))
     before.unlink(missing_ok=True)
     return running.rename(done)
+
+
+def _papermill(stage: str, running: Path, profile: Profile, runs_dir: Path) -> list[str]:
+    command = [sys.executable, "-m", "papermill", f"notebooks/{stage}.ipynb", str(running), "--cwd", "notebooks"]
+    command += ["-k", "python3", "--log-output", "-p", "profile", profile.name]
+    return [*command, "-p", "runs_dir", os.path.relpath(runs_dir, "notebooks")]
 
 
 def say_expected(stage: str, profile: Profile) -> str:
