@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -76,18 +77,26 @@ def look(page, name: str) -> None:
     page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.innerText.trim())"
+
+
 def run_all(page, url: str, cells: int) -> None:
     """Open a notebook, run all its cells, wait until the last has run."""
     page.goto(f"{url}?reset")  # else JupyterLab opens the notebooks of the last test again
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector("[data-status=idle]", timeout=60_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    done = f"""() => {{
-        const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.innerText.trim());
-        return prompts.filter(p => /^\\[\\d+\\]:$/.test(p)).length >= {cells};
-    }}"""
-    page.wait_for_function(done, timeout=240_000)
+    for _ in range(3):  # a kernel that has just come up may miss the first
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        with suppress(playwright.TimeoutError):
+            page.wait_for_function(f"() => {PROMPTS}.some(text => text != '[ ]:')", timeout=20_000)
+            break
+    done = f"() => {PROMPTS}.filter(text => /^\\[\\d+\\]:$/.test(text)).length >= {cells}"
+    try:
+        page.wait_for_function(done, timeout=240_000)
+    except playwright.TimeoutError:
+        look(page, "stuck")
+        raise
 
 
 def code_cells(name: str) -> int:
@@ -185,6 +194,23 @@ def test_the_demo_streams_and_two_sessions_keep_their_own_text(browser, demo):
         assert other not in page.locator("#page-0").inner_text()
         assert hint not in page.locator("#page-1").inner_text()  # left alone: no hint
         look(page, f"demo-{i}")
+
+
+@pytest.mark.parametrize("width", [390, 1366])
+def test_the_demo_fits_the_page_and_both_answers_stand_on_one_screen(browser, demo, width):
+    page = browser.new_page(viewport={"width": width, "height": 768})
+    page.goto(demo)
+    page.get_by_role("button", name="think").click()
+    for name in ("#page-0", "#page-1"):
+        playwright.expect(page.locator(name)).to_contain_text("the program prints 19", timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1366:
+        ends = [
+            page.locator(name).evaluate("one => one.getBoundingClientRect().bottom") for name in ("#page-0", "#page-1")
+        ]
+        assert max(ends) <= 768
+    look(page, f"demo-{width}")
+    page.close()
 
 
 # How many lines each cell with a number takes.
