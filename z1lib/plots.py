@@ -51,6 +51,18 @@ def make_axes(panels: int = 1, height: float = 3.6, width: float | None = None) 
     return figure, axes[:panels]
 
 
+def legend_below(figure: Figure, axes: list) -> None:
+    """One legend for all panels, below them, where it lies over no point; a single panel has room for its own."""
+    if len(axes) == 1:
+        axes[0].legend(fontsize=8)
+        return
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    for axis in axes:
+        if axis.get_legend():
+            axis.get_legend().remove()
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=2, fontsize=8)
+
+
 def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
     """(model, policy) -> label, colour, marker, dashes: the table's pairs in STYLES, then its others.
 

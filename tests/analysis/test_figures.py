@@ -21,16 +21,17 @@ def frame_of(sets: dict[str, int], windows: tuple[int, ...] = (256, 512)) -> pd.
     return pd.DataFrame(rows)
 
 
-def labels(axis) -> list[str]:
-    return [text.get_text() for text in axis.get_legend().get_texts()]
+def labels(figure) -> list[str]:
+    [legend] = figure.legends or [figure.axes[0].get_legend()]
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_every_panel_has_its_own_n_and_the_printed_points_of_its_set():
     figure = figures.accuracy_curves(frame_of({"livecodebench": 3, "gpqa_diamond": 5, "math500": 7}), BENCHMARKS, 50, 0)
     assert len(figure.axes) == 4
+    assert {"z1, shifted window", "Z1-7B, as printed"} < set(labels(figure))
     for axis, n in zip(figure.axes, (3, 5, 7, 15)):
-        assert f"z1, shifted window (n={n})" in labels(axis)
-        assert "Z1-7B, as printed" in labels(axis)
+        assert axis.get_title().endswith(f"(n={n})")
     printed = published.load("scaling")
     for axis, benchmark in zip(figure.axes, BENCHMARKS):
         part = printed[(printed.benchmark == benchmark) & (printed.model == "Z1-7B")]
@@ -46,7 +47,16 @@ def test_without_a_printed_counterpart_nothing_printed_is_drawn():
     tokens = figures.accuracy_curves(frame_of({"math500": 3}), ["math500"], 50, 0, tokens="decoded_tokens")
     ours = figures.accuracy_curves(frame_of({"tracing": 3}), ["tracing"], 50, 0)
     for figure in (tokens, ours):
-        assert labels(figure.axes[0]) == ["z1, shifted window (n=3)"]
+        assert labels(figure) == ["z1, shifted window"]
+
+
+def test_the_legend_lies_beside_the_panels_and_names_nothing_twice():
+    figure = figures.accuracy_curves(frame_of({"tracing": 3, "first_hit": 5}), ["tracing", "first_hit"], 50, 0)
+    figure.canvas.draw()
+    [legend] = figure.legends
+    box = legend.get_window_extent()
+    assert not [axis for axis in figure.axes if axis.get_tightbbox().overlaps(box) or axis.get_legend()]
+    assert len(labels(figure)) == len(set(labels(figure)))
 
 
 @pytest.mark.parametrize("meaningless", [True, False])

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from z1lib import published
 from z1lib.analysis.findings import FEWEST
 from z1lib.analysis.tables import curve_with_intervals
-from z1lib.plots import BENCHMARKS, CONTROLS, RUN_STYLES, STYLES, make_axes, styles_of
+from z1lib.plots import BENCHMARKS, CONTROLS, RUN_STYLES, STYLES, legend_below, make_axes, styles_of
 from z1lib.window import policies_by_name
 
 
@@ -28,17 +28,26 @@ def accuracy_curves(
     panels = [[name] for name in problem_sets] + [averaged] * (len(problem_sets) > 1)
     figure, axes = make_axes(len(panels))
     for axis, names in zip(axes, panels):
+        counts = []
         for (model, policy), style in styles_of(frame).items():
             if not frame[(frame.model == model) & (frame.policy == policy) & frame.problem_set.isin(names)].empty:
-                _draw_curve(axis, curve_with_intervals(frame, model, policy, names, tokens, resamples, seed), *style)
+                points = curve_with_intervals(frame, model, policy, names, tokens, resamples, seed)
+                _draw_curve(axis, points, *style)
+                counts.append(points.n.max())
         if names == of_figure_1 and len(names) > 1:
             _draw_points(axis, published.average_points(printed).reset_index().groupby("model", sort=False))
         elif len(names) == 1:
             _draw_points(axis, printed[printed.benchmark == names[0]].groupby("model", sort=False))
         title = BENCHMARKS.get(names[0], names[0]) if len(names) == 1 else f"average of {len(names)} sets"
-        axis.set(xlabel=f"average {tokens.replace('_', ' ')}", ylabel="accuracy", ylim=(-0.02, 1.02), title=title)
-        axis.legend(fontsize=8)  # n differs from panel to panel
+        axis.set(xlabel=f"average {tokens.replace('_', ' ')}", ylabel="accuracy", ylim=(-0.02, 1.02))
+        axis.set_title(f"{title} ({_say_n(counts)})")
+    legend_below(figure, axes)
     return figure
+
+
+def _say_n(counts: list[int]) -> str:
+    """How many problems the lines of a panel have, least and most."""
+    return f"n={min(counts)}" + (f" to {max(counts)}" if len(set(counts)) > 1 else "")
 
 
 def _draw_curve(axis, points: pd.DataFrame, label: str, colour: str, marker: str, dashes: str) -> None:
@@ -47,7 +56,7 @@ def _draw_curve(axis, points: pd.DataFrame, label: str, colour: str, marker: str
         for side, name in (("x", "tokens"), ("y", "accuracy"))
     }
     axis.errorbar(
-        points.tokens, points.accuracy, **errors, label=f"{label} (n={points.n.max()})", color=colour, marker=marker,
+        points.tokens, points.accuracy, **errors, label=label, color=colour, marker=marker,
         linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5, fillstyle="none" if not dashes else "full",
     )  # fmt: skip
 
@@ -71,7 +80,7 @@ def thinking_by_level(frame: pd.DataFrame, models: list[str]) -> Figure:
         axis.axhline(rows.window.max(), color="0.3", linewidth=0.8, linestyle="--")
         axis.set(xlabel="complexity level", ylabel="thinking tokens, no window", ylim=(0, 1.05 * rows.window.max()))
         axis.set_title(f"{name.replace('_', ' ')} (n={part.problem_id.nunique()})")
-        axis.legend(fontsize=8)
+    legend_below(figure, axes)
     return figure
 
 
@@ -95,7 +104,7 @@ def thinking_by_need(frame: pd.DataFrame, models: list[str]) -> Figure:
             ticks.set_major_formatter(ScalarFormatter())
             ticks.set_minor_locator(NullLocator())
         axis.set_title(f"{name.replace('_', ' ')} (n={part.problem_id.nunique()})")
-        axis.legend(fontsize=8)
+    legend_below(figure, axes)
     return figure
 
 
@@ -134,10 +143,10 @@ def overthinking(firsts: dict[str, pd.DataFrame]) -> Figure:
                  edgecolor="white", label="after it")  # fmt: skip
         axis.set_xticks(means.index, [f"{level}\nn={counts[level]}" for level in means.index])
         axis.set(xlabel="complexity level", ylabel="mean thinking tokens", title=title)
-        axis.legend(fontsize=8)
         tops.append(axis.get_ylim()[1])
     for axis in axes:
         axis.set_ylim(0, max(tops))
+    legend_below(figure, axes)
     return figure
 
 
@@ -232,5 +241,5 @@ def published_scaling(scaling: pd.DataFrame) -> Figure:
     axes[3].set(xlabel="average thinking tokens, recomputed", ylabel="pass@1 (%), recomputed",
                 xlim=(0, 1.2 * average.average_thinking_tokens.max()), ylim=(0, 100),
                 title="mean of the three, largest window (n=3)")  # fmt: skip
-    axes[0].legend(fontsize=8)
+    legend_below(figure, axes)
     return figure
