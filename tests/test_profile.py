@@ -90,6 +90,7 @@ def test_a_profile_may_be_a_path(tmp_path):
         ({"sft": {"runs": {"a": {"style": "lean", "order": "best"}}}}, "key 'sft.runs.a.order' should be"),
         ({"sft": {"runs": {"a": {"style": "lean", "within_levels": True, "tokens": 5}}}}, "one of the two"),
         ({"sft": {"seeds": [0, 1, 0]}}, "seeds: \\[0, 1, 0\\] holds one twice"),
+        ({"sft": {"runs": {"a": {"style": "lean", "seeds": [3]}}}}, "a has the seeds \\[3\\], which are not all among"),
         ({"sft": {"subsets": {}}}, "key 'sft.subsets' is now 'sft.runs'"),
         ({"sft": {"lora": {"r": 8}, "fsdp": {"version": 2}}}, "lora and fsdp: adapters are merged on one device"),
         ({"sft": {"average_last": 0.2, "fsdp": {"version": 2}}}, "average_last and fsdp: the mean is kept on one"),

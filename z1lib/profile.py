@@ -125,6 +125,7 @@ class Run(Section):
     order: Literal["longest", "shortest", "random"] = "random"
     within_levels: bool = False
     tokens: Count | None = None
+    seeds: list[int] | None = None  # some of the section's, for a run that is trained less often than the others
 
     @model_validator(mode="after")
     def _fit_together(self):
@@ -168,6 +169,9 @@ class Sft(Section):
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} holds one twice; two trainings of one seed are one training")
+        for name, run in self.runs.items():
+            if not set(run.seeds or ()) <= set(self.seeds):
+                raise ValueError(f"runs: {name} has the seeds {run.seeds}, which are not all among {self.seeds}")
         if self.average_last and self.fsdp:
             raise ValueError("average_last and fsdp: the mean is kept on one device, it is not sharded")
         return self
@@ -233,7 +237,8 @@ class Profile(Section):
 
     def trained(self, run: str) -> dict[str, int]:
         """The models that a run trains and the seed of each: one name a seed, the run's own where none is named."""
-        return {f"{run}-{seed}": seed for seed in self.sft.seeds} or {run: self.seed}
+        seeds = self.sft.runs[run].seeds or self.sft.seeds
+        return {f"{run}-{seed}": seed for seed in seeds} or {run: self.seed}
 
     @property
     def subject(self) -> str:

@@ -135,9 +135,16 @@ def test_two_cells_are_no_factorial_and_lack_nothing():
     assert found["B'"] == "no completions of r1_plain under unbounded on tracing"
 
 
-def test_cells_with_other_seeds_are_named():
+def test_cells_with_other_seeds_are_named_and_fewer_of_the_same_will_do():
     frame = make_frame()
-    with pytest.raises(BadAnalysis, match=r"other seeds: \{'z1': \[0, 1\], 'r1_plain': \[0\]\}"):
+    with pytest.raises(BadAnalysis, match=r"other seeds: \{'z1': \[0\], 'r1_plain': \[1\]\}"):
+        measure(frame[(frame.run == "z1") == (frame.training_seed == 0)])
+    estimands.check_cells(frame[(frame.run == "z1") | (frame.training_seed == 0)])
+
+
+def test_compared_cells_with_fewer_seeds_are_named():
+    frame = make_frame()
+    with pytest.raises(BadAnalysis, match=r"has the seeds \[0, 1\], r1_plain \[0\]"):
         measure(frame[(frame.run == "z1") | (frame.training_seed == 0)])
 
 

@@ -98,13 +98,14 @@ def measure(frame: pd.DataFrame, profile: Profile) -> dict[str, Measured | str]:
 
 
 def check_cells(frame: pd.DataFrame) -> None:
-    """Raises BadAnalysis if three of the four cells are there, or cells that have other seeds."""
+    """Raises BadAnalysis if three of the four cells are there, or cells with other seeds: fewer of the same will do."""
     seeds = {cell: sorted(frame[frame.run == cell].training_seed.unique().tolist()) for cell in CELLS}
     lacking = [cell for cell in CELLS if not seeds[cell]]
     if len(lacking) == 1:  # of two cells, or one, no factorial was meant
         raise BadAnalysis(f"the factorial lacks the cell {lacking[0]}: no completions of it")
     here = {cell: of for cell, of in seeds.items() if of}
-    if len({tuple(of) for of in here.values()}) > 1:
+    most = set(max(here.values(), key=len, default=()))
+    if any(not set(of) <= most for of in here.values()):
         raise BadAnalysis(f"the cells of the factorial have other seeds: {here}")
 
 
