@@ -94,7 +94,7 @@ def test_they_do_in_the_precision_and_without_the_padding_of_the_paper(told, tmp
 
     The rows do not divide by the batch: accelerate fills the last one up with rows it had, so that no process waits.
     """
-    same = {"mixed_precision": PAPER.mixed_precision}
+    same = {"mixed_precision": PAPER.sft.mixed_precision}
     assert same == {"mixed_precision": "bf16"}
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     model.config.tie_word_embeddings = False
@@ -147,7 +147,7 @@ def test_two_machines_learn_what_one_process_learns(one_process, told, tmp_path,
     """By the configuration that notebook 02 shows, here for two machines with a process each, on loopback."""
     profile = two_processes(machines=2)
     with pytest.raises(
-        launch.StartElsewhere, match=r"each of the 2 machines.* z1lib\.launch .*z1\.job`.*run this cell"
+        launch.StartElsewhere, match=r"each of the 2 machines.* z1lib\.sft\.launch .*z1\.job`.*run this cell"
     ):
         launch.train(ROWS, tiny_model, tmp_path / "z1", profile)
     text = (Path(__file__).parent.parent.parent / "notebooks/02_sft.ipynb").read_text()
