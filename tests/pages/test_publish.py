@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from z1lib.analysis import estimands
 from z1lib.files import write_jsonl
 from z1lib.grading import judge
 from z1lib.pages import artifacts, publish
@@ -116,13 +117,23 @@ def test_a_text_without_the_block_is_named(tmp_path):
         publish.fill(tmp_path / "page.md", "b", "new")
 
 
-def test_claims_that_were_not_run_are_shown_without_a_number(tmp_path):
+def test_claims_that_were_not_run_are_shown_without_a_number():
     ends = {"estimate": [0.5, None], "low": [0.4, None], "high": [0.6, None]}
     columns = {"claim": ["A", "B"], "problem_set": "p", "n": [9, 0], "seeds": [2, 0], "verdict": ["refuted", "not run"]}
-    pd.DataFrame({**columns, **ends}).to_csv(tmp_path / "claims.csv")
-    first, second = publish.show_claims(tmp_path, columns=()).splitlines()[2:]
+    first, second = publish.show_claims(pd.DataFrame({**columns, **ends}), columns=()).splitlines()[2:]
     assert "| 0.50 [0.40, 0.60]" in first
     assert "nan" not in second
+
+
+def test_a_claim_is_shown_as_the_profile_that_decides_it_has_it(tmp_path):
+    plan = estimands.read_plan()
+    table = pd.DataFrame({"claim": [f"{claim.id}: {claim.claim}" for claim in plan]})
+    for name, verdict in (("mini", "undecided"), ("mini_ablation", "supported")):
+        (tmp_path / name).mkdir()
+        table.assign(verdict=verdict).to_csv(tmp_path / name / "claims.csv", index=False)
+    found = publish.gather_claims(tmp_path)
+    assert found.claim.tolist() == table.claim.tolist()
+    assert [verdict == "supported" for verdict in found.verdict] == [one.profile == "mini_ablation" for one in plan]
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)

@@ -107,10 +107,21 @@ def write_headline(folder: Path) -> str:
     """The README's results: one figure, three findings, one table of claims."""
     notes = json.loads((folder / "provenance.json").read_text())
     summary = pd.read_csv(folder / "summary.csv", dtype={"level": str})
+    claims_of_all = show_claims(gather_claims(folder.parent), ("profile",))
     return (
         f"![accuracy against all tokens]({(folder / 'accuracy_by_total.png').as_posix()})\n\n"
-        f"{say_plainly(summary)}\n\n{show_claims(folder, columns=())}\n\n{say_provenance(notes)}\n"
+        f"{say_plainly(summary)}\n\n{claims_of_all}\n\n{say_provenance(notes)}\n"
     )
+
+
+def gather_claims(figures: Path) -> pd.DataFrame:
+    """Every claim as the profile that is to decide it has it; where that is not published, as the headline's has it."""
+    rows = []
+    for claim in estimands.read_plan():
+        profile = claim.profile if (figures / claim.profile / "claims.csv").exists() else HEADLINE
+        table = pd.read_csv(figures / profile / "claims.csv")
+        rows.append(table[table.claim.str.startswith(f"{claim.id}: ")].assign(profile=f"`{profile}`"))
+    return pd.concat(rows, ignore_index=True)
 
 
 def say_plainly(summary: pd.DataFrame) -> str:
@@ -143,7 +154,7 @@ def write_results(folder: Path) -> str:
         *say_parts(notes),
         *say_regraded(notes),
         "## Claims",
-        show_claims(folder),
+        show_claims(pd.read_csv(folder / "claims.csv")),
         *(f"![{file.stem}]({file.name})" for file in headline_figures(folder)),
     ]
     summary = pd.read_csv(folder / "summary.csv", dtype={"level": str})
@@ -170,9 +181,9 @@ def write_plan() -> str:
     return "\n\n".join(table.to_markdown(index=False) for table in (what, how)) + "\n"
 
 
-def show_claims(folder: Path, columns: tuple[str, ...] = ("estimand", "test")) -> str:
-    """claims.csv as Markdown, the estimate with its interval; with these columns beside the others."""
-    table = pd.read_csv(folder / "claims.csv")
+def show_claims(table: pd.DataFrame, columns: tuple[str, ...] = ("estimand", "test")) -> str:
+    """A table of claims as Markdown, the estimate with its interval; with these columns beside the others."""
+    table = table.copy()
     table["estimate, 95% interval"] = [
         f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" if pd.notna(row.estimate) else ""
         for row in table.itertuples()
