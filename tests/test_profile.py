@@ -89,7 +89,17 @@ def test_a_profile_may_be_a_path(tmp_path):
         ({"sft": {"runs": {"a": {"order": "longest"}}}}, "key 'sft.runs.a.style' is missing"),
         ({"sft": {"runs": {"a": {"style": "lean", "order": "best"}}}}, "key 'sft.runs.a.order' should be"),
         ({"sft": {"runs": {"a": {"style": "lean", "within_levels": True, "tokens": 5}}}}, "one of the two"),
-        ({"sft": {"seeds": [0, 1, 0]}}, "seeds: \\[0, 1, 0\\] holds one twice"),
+        ({"sft": {"seeds": [0, 1, 0]}}, "seeds: \\[0, 1, 0\\] holds 0 twice"),
+        ({"inference": {"other_hint_windows": [16, 16]}}, "other_hint_windows: \\[16, 16\\] holds 16 twice"),
+        ({"inference": {"models": {"z1": ["truncation", "truncation"]}}}, "holds 'truncation' twice|none is decoded"),
+        ({"inference": {"models": {"z1": "truncation"}}}, "models: none is decoded under shifted_window"),
+        ({"inference": {"models": {"z2": "shifted_window"}}}, "inference.models names 'z2', .* the nearest is 'z1'"),
+        ({"inference": {"delimiters": {"r1": "</think>", "r2": "x"}}}, "inference.delimiters names 'r2'.*'r1'"),
+        ({"inference": {"delimiters": {}}}, "delimiters: none for r1, which is decoded under budget_forcing"),
+        ({"inference": {"max_problems": {"bas": 3}}}, "inference.max_problems names 'bas'.*'base'"),
+        ({"inference": {"max_problems": {"base": {"tracin": 3}}}}, "max_problems.base names 'tracin'.*'tracing'"),
+        ({"inference": {"hints": {"shifted_window": "a", "budget_forcing": "b", "tuncation": "c"}}}, "no policy 'tunc"),
+        ({"model": {"evaluation_system_prompts": {"math": "a"}}}, "model.evaluation_system_prompts names 'math'"),
         ({"sft": {"runs": {"a": {"style": "lean", "seeds": [3]}}}}, "a has the seeds \\[3\\], which are not all among"),
         ({"sft": {"subsets": {}}}, "key 'sft.subsets' is now 'sft.runs'"),
         ({"sft": {"lora": {"r": 8}, "fsdp": {"version": 2}}}, "lora and fsdp: adapters are merged on one device"),
@@ -102,7 +112,8 @@ def test_a_profile_may_be_a_path(tmp_path):
         ({"sft": {"learning_rate": -1.0}}, "key 'sft.learning_rate' should be greater than or equal to 0"),
         ({"sft": {"learning_rate": 3}}, "key 'sft.learning_rate' should be less than or equal to 1, got 3"),
         ({"inference": {"windows": [-1, 4]}}, "key 'inference.windows.0' should be greater than or equal to 0"),
-        ({"inference": {"windows": [4, 4]}}, "key 'inference': windows must rise"),
+        ({"inference": {"windows": [8, 4]}}, "key 'inference': windows must rise"),
+        ({"inference": {"windows": [4, 4]}}, "key 'inference': windows: \\[4, 4\\] holds 4 twice"),
         ({"inference": {"windows": []}}, "key 'inference.windows'"),
         ({"inference": {"n": 0}}, "key 'inference.n' should be greater than or equal to 1"),
         ({"inference": {"hints": {"shifted_window": 3}}}, "key 'inference.hints.shifted_window' should be a valid str"),
@@ -128,6 +139,37 @@ def test_a_bad_value_is_named_by_file_and_key_in_one_sentence(overrides, message
         load_profile("smoke", **overrides)
     assert str(error.value).startswith(f"{PROFILES / 'smoke.yaml'}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("seed: 1\nseed: 2", "key 'seed' stands there twice"),
+        ("sft:\n  epochs: 1\n  epochs: 2", "key 'epochs' stands there twice"),
+        ("seed: 010", "YAML reads 010 as 8: write it so, or in quotes"),
+        ("seed: 1:30", "YAML reads 1:30 as 90"),
+        ("seed: 0x1f", "YAML reads 0x1f as 31"),
+        ("sft: {gradient_checkpointing: no}", "YAML reads no as False"),
+        ("sft: {mixed_precision: no}", "YAML reads no as False"),
+        ("seed: [", "not valid YAML"),
+    ],
+)
+def test_what_yaml_would_read_as_something_else_is_refused(tmp_path, lines, said):
+    path = tmp_path / "p.yaml"
+    path.write_text(f"like: mini\n{lines}\n")
+    with pytest.raises(BadProfile, match=said) as error:
+        load_profile(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_and_truth_are_read_as_they_are_written_also_behind_a_mark_of_the_byte_order(tmp_path):
+    path = tmp_path / "p.yaml"
+    lines = "like: mini\nseed: +12\nsft: {gradient_checkpointing: True}\ncuration: {train_problems: 1_000}\n"
+    path.write_text(f"\ufeff{lines}", encoding="utf-8")
+    profile = load_profile(path)
+    read = profile.seed, profile.sft.gradient_checkpointing, profile.curation.train_problems
+    assert read == (12, True, 1000)
 
 
 def test_every_key_of_the_flat_profiles_says_where_it_went():

@@ -62,7 +62,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] in ("missing", "missing_argument"):
         return f"key {key!r} is missing"
     if first["type"] == "value_error":
-        return f"key {key!r}: {first['ctx']['error']}"
+        return f"key {key!r}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
     return f"key {key!r} should {first['msg'].partition(' should ')[2]}, got {first['input']!r:.60}"
 
 

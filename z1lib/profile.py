@@ -21,6 +21,7 @@ PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "pr
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]  # tokens a second
 Limit = Annotated[int, Field(ge=0)]
+UNTRAINED = "base"  # the name of the model that nothing was trained on
 # A profile may write one name for a list of one.
 Policies = Annotated[list[str], BeforeValidator(lambda named: [named] if isinstance(named, str) else named)]
 
@@ -33,6 +34,13 @@ class Section(BaseModel):
     """Keys that belong together. A value has its field's type: "1" is no number, a bool no int."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="after")
+    def _hold_nothing_twice(self):
+        for name, value in self:
+            if isinstance(value, list) and (twice := [one for i, one in enumerate(value) if one in value[:i]]):
+                raise ValueError(f"{name}: {value} holds {twice[0]!r} twice")
+        return self
 
 
 class Hardware(Section):
@@ -167,8 +175,6 @@ class Sft(Section):
     def _fit_together(self):
         if self.lora and self.fsdp:
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: {self.seeds} holds one twice; two trainings of one seed are one training")
         for name, run in self.runs.items():
             if not set(run.seeds or ()) <= set(self.seeds):
                 raise ValueError(f"runs: {name} has the seeds {run.seeds}, which are not all among {self.seeds}")
@@ -200,10 +206,17 @@ class Inference(Section):
     @model_validator(mode="after")
     def _fit_together(self):
         check_windows(self.windows)
+        for named in self.hints:
+            policy_named(named)
         used = {name for names in self.models.values() for name in names}
         hinted = {name for name in used if has_option(policy_named(name), "hint")}
         if missing := {ShiftedWindow.name, *hinted} - set(self.hints):
             raise ValueError(f"hints: none for {', '.join(sorted(missing))}")
+        if ShiftedWindow.name not in used:
+            raise ValueError(f"models: none is decoded under {ShiftedWindow.name}, which the study is about")
+        for run, names in self.models.items():
+            if run not in self.delimiters and any(has_option(policy_named(name), "delimiter") for name in names):
+                raise ValueError(f"delimiters: none for {run}, which is decoded under {', '.join(names)}")
         if not set(range(self.probe_every, self.windows[-1] + 1, self.probe_every)) <= set(self.windows):
             raise ValueError(f"probe_every: the windows must hold every multiple of {self.probe_every} up to the last")
         if not set(self.other_hint_windows) <= set(self.windows):
@@ -230,6 +243,24 @@ class Profile(Section):
     sft: Sft
     inference: Inference
     analysis: Analysis
+
+    @model_validator(mode="after")
+    def _name_what_there_is(self):
+        """A name that a key takes from another key must be there: one that is misspelt would not be obeyed."""
+        runs = {UNTRAINED, *self.sft.runs, *self.model.released}
+        sets, limits = set(self.curation.test_problems), self.inference.max_problems
+        named = [
+            ("model.released", self.model.released, runs),
+            ("inference.delimiters", self.inference.delimiters, runs),
+        ]
+        named += [("model.evaluation_system_prompts", self.model.evaluation_system_prompts, sets)]
+        named += [("inference.max_problems", limits, runs), ("inference.models", self.inference.models, runs)]
+        named += [(f"inference.max_problems.{run}", of, sets) for run, of in limits.items() if isinstance(of, dict)]
+        for key, names, known in named:
+            if unknown := sorted(set(names) - known):
+                nearest = difflib.get_close_matches(unknown[0], known, 1, 0)[0]
+                raise ValueError(f"{key} names {unknown[0]!r}, which the profile has not; the nearest is {nearest!r}")
+        return self
 
     def system_prompt_of(self, source: str) -> str | None:
         """The system prompt under which problems of a source are asked; None leaves it to the chat template."""
@@ -326,6 +357,37 @@ def _explain(error: ValidationError) -> str:
     return f"no key {key!r}; the nearest is {difflib.get_close_matches(key, _keys(), 1, 0)[0]!r}"
 
 
+class Plain(yaml.SafeLoader):
+    """YAML without its surprises: a key twice, `010` that is 8, `1:30` that is 90, `no` that is false are errors."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _as_written(construct):
+    """A constructor that refuses a value that is not written as it is read."""
+
+    def construct_plainly(loader, node):
+        value = construct(loader, node)
+        if str(value).lower() != node.value.lower().lstrip("+").replace("_", ""):
+            said = f"YAML reads {node.value} as {value!r}: write it so, or in quotes"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+        return value
+
+    return construct_plainly
+
+
+Plain.add_constructor("tag:yaml.org,2002:int", _as_written(yaml.SafeLoader.construct_yaml_int))
+Plain.add_constructor("tag:yaml.org,2002:bool", _as_written(yaml.SafeLoader.construct_yaml_bool))
+
+
 def _read(path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The keys of a file, over those of the profile it is like."""
     if not path.exists():
@@ -334,9 +396,9 @@ def _read(path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         meant = f", did you mean {nearest[0]!r}" if nearest else ""
         raise BadProfile(f"no profile {path.stem!r}{meant}: {path} does not exist; there are {', '.join(known)}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), Plain) or {}
     except yaml.YAMLError as error:
-        raise BadProfile(f"{path}: not valid YAML: {error}") from None
+        raise BadProfile(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise BadProfile(f"{path}: should hold keys and values")
     other = values.pop("like", None)
