@@ -76,7 +76,10 @@ def sections(**keys) -> dict:
 
 
 def make_profile(name: str, **keys) -> Profile:
-    """A profile with some keys overridden, each given without its section."""
+    """A profile with some keys overridden, each given without its section. Other runs are all decoded in one way."""
+    if "runs" in keys:
+        one_way = dict.fromkeys(keys["runs"], "shifted_window")
+        keys = {"models": one_way, "delimiters": {}, "max_problems": {}, **keys}
     return load_profile(name, **sections(**keys))
 
 

@@ -161,6 +161,12 @@ def test_tokens_are_counted_with_the_end_token():
 def test_a_text_that_ends_in_a_loop_is_repetitive():
     assert repetition.is_repetitive("Let me see. " + "Wait, I should check that again. " * 8)
     assert repetition.is_repetitive("so " * 40)
+    assert repetition.is_repetitive("Is it? " + "ha" * 5000)
+    assert repetition.is_repetitive("a" * 12_000)
+    assert repetition.is_repetitive("让我再检查一次这个答案，" * 30)
+    assert not repetition.is_repetitive("让我再检查一次这个答案，" * 2)
+    assert not repetition.is_repetitive("7" * 5000)  # more digits than Python makes a number of
+    assert not repetition.is_repetitive("-" * 150)  # a rule across a page
     assert not repetition.is_repetitive("Wait, I should check that again. " * 2)
 
 

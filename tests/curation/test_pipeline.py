@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ToyTokenizer, make_profile
+from z1lib.curation import filters
 from z1lib.curation.filters import Length, Overlap, write_overlap_index
 from z1lib.curation.gather import gather
 from z1lib.curation.pipeline import Curated, curate
@@ -102,6 +103,27 @@ def test_every_bad_row_is_counted_named_and_put_aside(run):
     assert counts["rows in"].iloc[0] == 5 + len(BAD)
     assert counts["dropped"].sum() == len(BAD)
     assert counts["kept"].iloc[-1] == 5
+
+
+def test_every_spelling_of_a_value_is_read_and_a_row_is_named_by_its_line_in_the_file(tmp_path, run):
+    spelled = [row(0, level=3.0), "", row(1, level=3), row(2, level=float("nan")), row(3, level=2.5)]
+    lines = "\ufeff" + "".join((json.dumps(one) if one else "") + "\n" for one in spelled)
+    (tmp_path / "spelled.jsonl").write_text(lines, encoding="utf-8")
+    curated = run(tmp_path / "spelled.jsonl")
+    assert [(one.id, one.level) for one in curated.rows] == [("r0", 3), ("r1", 3), ("r2", 0)]
+    assert [(one.row, one.reason) for one in curated.rejected] == [("spelled.jsonl, row 5", "wrong type")]
+
+
+def test_a_row_that_a_filter_fails_on_is_put_aside_with_the_error(run, monkeypatch):
+    def fail_once(text: str, **thresholds) -> bool:
+        if text.startswith("odd"):
+            raise OverflowError("too odd")
+        return False
+
+    monkeypatch.setattr(filters, "is_repetitive", fail_once)
+    curated = run([row(0), row(1, response="odd " + row(1)["response"]), row(2)])
+    assert [one.id for one in curated.rows] == ["r0", "r2"]
+    assert [(one.reason, one.detail) for one in curated.rejected] == [("cannot be judged", "OverflowError: too odd")]
 
 
 def test_a_bad_row_says_what_is_wrong_with_it(run):

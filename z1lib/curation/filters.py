@@ -55,16 +55,27 @@ CODE_WORDS = Words(TOKEN)  # for whole questions and near-duplicates: `a + 3` is
 PLAIN_WORDS = Words(re.compile(r"\w+"))  # for words in a row: a copy with other punctuation is a copy
 
 
-class Faults(BaseFilter):
+class Filter(BaseFilter):
+    """A filter of ours: `judge` says True, or (False, reason). A row that it fails on is put aside with the error."""
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        try:
+            return self.judge(doc)
+        except Exception as error:
+            doc.metadata["detail"] = f"{type(error).__name__}: {error}"[:200]
+            return False, "cannot be judged"
+
+
+class Faults(Filter):
     """Puts aside the rows the reader could not use."""
 
     name = "🧾 Readable"
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def judge(self, doc: Document) -> bool | tuple[bool, str]:
         return (False, doc.metadata["fault"]) if doc.metadata["fault"] else True
 
 
-class Length(BaseFilter):
+class Length(Filter):
     """Counts the response's tokens, the end token included, with the tokenizer of the model to be trained.
 
     Puts aside a response of less or more than so many tokens (without the end token), and a row whose own count is
@@ -78,7 +89,7 @@ class Length(BaseFilter):
         super().__init__(exclusion_writer)
         self.tokenizer, self.min_tokens, self.max_tokens = str(tokenizer), min_tokens, max_tokens
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def judge(self, doc: Document) -> bool | tuple[bool, str]:
         tokenizer = _load_tokenizer(self.tokenizer)
         tokens = len(encode_text(tokenizer, doc.metadata["response"]))
         doc.metadata["tokens"] = tokens + 1
@@ -104,7 +115,7 @@ def _load_tokenizer(folder: str):
     return tokenizer
 
 
-class Repetition(BaseFilter):
+class Repetition(Filter):
     """Puts aside responses caught in a loop, by `is_repetitive` with these thresholds."""
 
     name = "🔁 Repetition"
@@ -113,11 +124,11 @@ class Repetition(BaseFilter):
         super().__init__(exclusion_writer)
         self.thresholds = thresholds
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def judge(self, doc: Document) -> bool | tuple[bool, str]:
         return (False, "loop") if is_repetitive(doc.metadata["response"], **self.thresholds) else True
 
 
-class Correctness(BaseFilter):
+class Correctness(Filter):
     """Puts aside responses whose last boxed value is not the row's reference, where it has one that can be compared.
 
     Rows without a reference pass, and so does code: its tests run in `grading`, not here.
@@ -125,7 +136,7 @@ class Correctness(BaseFilter):
 
     name = "✅ Correctness"
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def judge(self, doc: Document) -> bool | tuple[bool, str]:
         reference = doc.metadata["reference"]
         if not reference or doc.metadata["kind"] == "code":
             return True
@@ -136,7 +147,7 @@ class Correctness(BaseFilter):
         return True if is_equivalent(boxed[-1], reference) else (False, "wrong answer")
 
 
-class Overlap(NGramsDecontFilter):
+class Overlap(Filter, NGramsDecontFilter):
     """Finds rows that share a whole question, or so many words in a row, with a problem of an evaluation set.
 
     `metadata["overlap"]` becomes "<set>/question" or "<set>/words" of every set it overlaps with, separated by commas;
@@ -151,7 +162,7 @@ class Overlap(NGramsDecontFilter):
         super().__init__(str(index), config, exclusion_writer, language=PLAIN_WORDS)
         self.drop, self.questions, self.words = drop, None, None
 
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+    def judge(self, doc: Document) -> bool | tuple[bool, str]:
         kinds = self._find(doc)
         doc.metadata["overlap"] = ", ".join(f"{name}/{kind}" for name, kind in sorted(kinds.items()))
         dropped = [kind for kind in ("question", "words") if kind in self.drop and kind in kinds.values()]

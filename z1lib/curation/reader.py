@@ -4,7 +4,9 @@ datatrove's own readers pass over a line that is no JSON, a row without text and
 with no more than a warning; this one loses nothing.
 """
 
+import codecs
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -120,7 +122,7 @@ class RowReader(PipelineStep):
     def run(self, data=None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         seen: set[str] = set()
         for position, (where, values, fault, detail) in enumerate(islice(self._rows(), self.max_rows)):
-            values = {ours: values.get(self.names.get(ours, ours)) for ours in (*REQUIRED, *OPTIONAL)}
+            values = {ours: _plain(values.get(self.names.get(ours, ours))) for ours in (*REQUIRED, *OPTIONAL)}
             if self.names.get("id") == "":
                 values["id"] = f"{Path(self.files[0]).stem}-{position}"
             key = values["id"] if isinstance(values["id"], str) and values["id"] else where
@@ -139,7 +141,7 @@ class RowReader(PipelineStep):
         """(where, values, fault, detail) of every row of every file."""
         for file in self.files:
             read = _read_parquet if file.endswith(".parquet") else _read_lines
-            for number, row in enumerate(read(file), start=1):
+            for number, *row in read(file):
                 yield f"{Path(file).name}, row {number}", *row
 
     def _check(self, values: dict) -> tuple[str, str]:
@@ -158,17 +160,30 @@ class RowReader(PipelineStep):
         return "", ""
 
 
-def _read_lines(file: str) -> Iterator[tuple[dict, str, str]]:
+def _plain(value):
+    """A whole number also where it is written 3.0, and None for the NaN by which pandas writes a gap."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else int(value) if value.is_integer() else value
+    return value
+
+
+def _read_lines(file: str) -> Iterator[tuple[int, dict, str, str]]:
+    """(number of the line in the file, values, fault, detail) of every line that is not blank."""
     with get_datafolder(str(Path(file).parent)).open(Path(file).name, "rb") as lines:
-        for line in filter(bytes.strip, lines):
-            if len(line) > LARGEST_ROW:
-                yield {"response": line.decode("utf-8", "replace")}, "too large", f"{len(line):,} bytes"
-                continue
-            try:
-                yield _parse(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                values, _, _ = _parse(line.decode("utf-8", "replace"))  # what can be read names the row
-                yield values, "not UTF-8", f"byte {error.start} of the line"
+        for number, line in enumerate(lines, start=1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if line.strip():
+                yield number, *_read_line(line)
+
+
+def _read_line(line: bytes) -> tuple[dict, str, str]:
+    if len(line) > LARGEST_ROW:
+        return {"response": line.decode("utf-8", "replace")}, "too large", f"{len(line):,} bytes"
+    try:
+        return _parse(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        values, _, _ = _parse(line.decode("utf-8", "replace"))  # what can be read names the row
+        return values, "not UTF-8", f"byte {error.start} of the line"
 
 
 def _parse(text: str) -> tuple[dict, str, str]:
@@ -185,11 +200,13 @@ def _parse(text: str) -> tuple[dict, str, str]:
     return values, "", ""
 
 
-def _read_parquet(file: str) -> Iterator[tuple[dict, str, str]]:
+def _read_parquet(file: str) -> Iterator[tuple[int, dict, str, str]]:
+    number = 0
     for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
         columns = [_as_bytes(column).to_pylist() for column in batch.columns]
         for values in zip(*columns):
-            yield _decode(dict(zip(batch.schema.names, values)))
+            number += 1
+            yield number, *_decode(dict(zip(batch.schema.names, values)))
 
 
 def _as_bytes(column: pyarrow.Array) -> pyarrow.Array:

@@ -19,8 +19,11 @@ def is_repetitive(
     check again."; the rounds of a traced loop may look so for a while); the last phrase may be cut, inside a word too;
     or (2) it was in a loop that it left again: twice `min_repeats` phrases in a row anywhere, or more than
     `loop_ratio` of the n-grams of `ngram` tokens have come twice before. Signs and numbers alone are a loop only in
-    long runs (tables of zeros are none).
+    long runs (tables of zeros are none). (3) The same end of the text, looked at by its characters: a syllable without
+    spaces, or a script that has none, is one word.
     """
+    if _loops_in_characters(text, min_repeats):
+        return True
     tokens = TOKEN.findall(text)
     periods = range(1, len(tokens) // min_repeats + 1)
     for end in (tokens, tokens[:-1]):  # a token limit may have cut the last word
@@ -43,7 +46,31 @@ def is_repetitive(
 
 
 TOKEN = re.compile(r"\d+|[^\W\d_]+|[^\s\w]|_")
-LONG_RUN = 200  # tokens without a letter that repeat themselves
+LONG_RUN = 200  # tokens without a letter, or characters with some, that repeat themselves
+LOOKED_AT = 20_000  # characters of the end of a text
+LONGEST_NUMBER = 18  # digits: a longer one counts nothing
+
+
+def _is_number(token: str) -> bool:
+    return token.isdecimal() and len(token) <= LONGEST_NUMBER
+
+
+def _loops_in_characters(text: str, min_repeats: int) -> bool:
+    """Whether the end of a text is one phrase with a letter, `min_repeats` times over in at least LONG_RUN characters.
+
+    The periods of all ends at once, by the prefix function of the text read backwards (Knuth, Morris, Pratt).
+    """
+    end = text.rstrip()[: -LOOKED_AT - 1 : -1]
+    borders = [0] * len(end)
+    for i in range(1, len(end)):
+        border = borders[i - 1]
+        while border and end[i] != end[border]:
+            border = borders[border - 1]
+        borders[i] = border + (end[i] == end[border])
+        period = i + 1 - borders[i]
+        if i + 1 >= max(LONG_RUN, min_repeats * period) and any(map(str.isalpha, end[:period])):
+            return True
+    return False
 
 
 def _loops(tokens: list[str], period: int, min_tokens: int, min_repeats: int, min_counted: int) -> bool:
@@ -55,7 +82,7 @@ def _loops(tokens: list[str], period: int, min_tokens: int, min_repeats: int, mi
     for last in range(len(tokens) - 1, period - 1, -1):
         now, before = tokens[last], tokens[last - period]
         if now != before:
-            counts = now.isdecimal() and before.isdecimal() and abs(int(now) - int(before)) == 1
+            counts = _is_number(now) and _is_number(before) and abs(int(now) - int(before)) == 1
             if not counts or counters.setdefault((len(tokens) - 1 - last) // period, now) != now:
                 break
         run += 1
