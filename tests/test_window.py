@@ -262,7 +262,7 @@ def test_a_new_policy_is_taken_everywhere_once_it_is_in_the_tuple(monkeypatch):
     swept = window_sweep(engine, [[1]], [8, 12], TwiceHinted, hint="!", max_answer_tokens=3)
     assert swept[8] == [[row]]
     assert from_json(to_json(bound(policy))) == bound(policy)
-    models = {"base": "silence", "z1": "twice_hinted"}
+    models = {"base": "silence", "z1": ["shifted_window", "twice_hinted"]}
     hints = {"shifted_window": "?", "twice_hinted": "!"}
     profile = make_profile("smoke", models=models, hints=hints, released_models={})
     assert {policy.name for policy in study_policies(profile, "z1")} >= {"twice_hinted", "truncation", "unbounded"}
