@@ -45,7 +45,9 @@ def test_publishing_twice_gives_the_same_bytes_and_leaves_nothing_of_before(tmp_
     assert [str(file) for file in files] == [
         *(f"artifacts/{name}{seed}.jsonl.gz" for name in ("completions", "grades") for seed in ("-0", "-1", "")),
         "artifacts/problems.jsonl.gz",
+        "claims.csv",
         "provenance.json",
+        "summary.csv",
     ]
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 

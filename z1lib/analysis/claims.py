@@ -115,9 +115,13 @@ def subject_of(profile: Profile) -> tuple[str, str]:
     return profile.subject, "shifted_window"
 
 
-def rivals_of(profile: Profile) -> list[tuple[str, str]]:
-    """Every other run under its own policy, the first that the profile names for it, but the untrained model."""
-    others = [run for run in profile.inference.models if run not in (profile.subject, UNTRAINED)]
+def rivals_of(profile: Profile, frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Every other run of the frame under its own policy, the first the profile names for it, but the untrained model.
+
+    A study that is run in parts has not every run of its profile yet.
+    """
+    others = set(frame.run if "run" in frame else frame.model) - {profile.subject, UNTRAINED}
+    others = [run for run in profile.inference.models if run in others]
     return [(run, profile.inference.models[run][0]) for run in others]
 
 

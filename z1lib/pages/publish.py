@@ -48,8 +48,8 @@ def publish(run: Path, folder: Path) -> None:
         )
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(packed, folder / "artifacts")
-    for file in pictures_of(run):
-        shutil.copy(file, folder)
+    for file in [*pictures_of(run), *(run / name for name in TABLES if (run / name).exists())]:
+        shutil.copy(file, folder)  # those that 04 makes are drawn anew of all seeds (`redraw`)
     notes = json.loads((run / "provenance.json").read_text())
     seeds = sorted(seed for seed in sizes if seed)
     made = {name: notes["stages"][name] for name in ("02_sft", "03_windowed_inference") if seeds}
@@ -209,7 +209,7 @@ def say_findings(frame: pd.DataFrame, name: str) -> list[str]:
     main = frame[frame.problem_set == tables.main_sets(tables.summarise(frame))[0]]
     return [
         findings.say_levels(frame, subject[0], resamples, seed),
-        findings.say_overthinking(main, [subject, *claims.rivals_of(profile)], resamples, seed),
+        findings.say_overthinking(main, [subject, *claims.rivals_of(profile, frame)], resamples, seed),
         findings.say_before(main, subject[0]),
     ]
 
