@@ -52,7 +52,7 @@ def make_axes(panels: int = 1, height: float = 3.6, width: float | None = None) 
 
 
 def legend_below(figure: Figure, axes: list) -> None:
-    """One legend for all panels, below them, where it lies over no point; a single panel has room for its own."""
+    """One legend for all panels, below them and beside the stamp, over no point; a single panel has its own."""
     if len(axes) == 1:
         axes[0].legend(fontsize=8)
         return
@@ -60,7 +60,7 @@ def legend_below(figure: Figure, axes: list) -> None:
     for axis in axes:
         if axis.get_legend():
             axis.get_legend().remove()
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(named.values(), named.keys(), loc="outside lower left", ncols=2, fontsize=8)
 
 
 def styles_of(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str, str]]:
