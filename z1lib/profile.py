@@ -21,7 +21,7 @@ PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "pr
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]  # tokens a second
 Limit = Annotated[int, Field(ge=0)]
-UNTRAINED = "base"  # the name of the model that nothing was trained on
+UNTRAINED = "base"  # the model that nothing was trained on: it has no seed, every training is compared with the same
 # A profile may write one name for a list of one.
 Policies = Annotated[list[str], BeforeValidator(lambda named: [named] if isinstance(named, str) else named)]
 
@@ -38,8 +38,9 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _hold_nothing_twice(self):
         for name, value in self:
-            if isinstance(value, list) and (twice := [one for i, one in enumerate(value) if one in value[:i]]):
-                raise ValueError(f"{name}: {value} holds {twice[0]!r} twice")
+            for one in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(one, list) and (twice := [item for i, item in enumerate(one) if item in one[:i]]):
+                    raise ValueError(f"{name}: {one} holds {twice[0]!r} twice")
         return self
 
 

@@ -8,9 +8,9 @@ two trainings to decide anything: another training of the same recipe gives anot
 import numpy as np
 import pandas as pd
 
-from z1lib.analysis.estimands import UNTRAINED, Claim, Measured, read_plan
+from z1lib.analysis.estimands import Claim, Measured, read_plan
 from z1lib.problems.tracing import family_of
-from z1lib.profile import Profile
+from z1lib.profile import UNTRAINED, Profile
 from z1lib.stats import Estimate, Interval, correct_family, estimate_over_trainings, percentile_interval
 
 COLUMNS = ["claim", "estimand", "problem_set", "n", "seeds", "estimate", "low", "high", "test", "verdict"]
@@ -120,7 +120,7 @@ def rivals_of(profile: Profile, frame: pd.DataFrame) -> list[tuple[str, str]]:
 
     A study that is run in parts has not every run of its profile yet.
     """
-    others = set(frame.run if "run" in frame else frame.model) - {profile.subject, UNTRAINED}
+    others = set(frame.run) - {profile.subject, UNTRAINED}
     others = [run for run in profile.inference.models if run in others]
     return [(run, profile.inference.models[run][0]) for run in others]
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from z1lib.profile import Profile
+from z1lib.profile import UNTRAINED, Profile
 from z1lib.stats import BadAnalysis, bootstrap_means, demean_within, mean_log_ratio
 
 PLAN = Path(__file__).with_name("plan.csv")
 CELLS = ("z1", "z1_think", "r1_plain", "r1")  # delimiters (none, <think>) x trajectories (short and long, always long)
-UNTRAINED = "base"  # has no seed: every training is compared with the same one
 
 
 @dataclass(frozen=True)
