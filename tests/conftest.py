@@ -56,14 +56,18 @@ class ScriptedEngine:
             yield index, [self._follow(request, policy) for policy in (request.policy, *request.branches)]
 
     def _follow(self, request: Request, policy) -> Decoded:
-        ids = list(request.prefix_ids)
+        ids, put = list(request.prefix_ids), list(request.prefix_put)
         while not policy.finished(ids):
-            step = policy.step(ids)
+            step = policy.step(ids, put)
             token = step.force if step.force is not None else self.script(request.prompt_ids, ids)
-            ids.append(step.instead if step.instead is not None and token in step.of else token)
-            if step.force is None and ids[-1] in self.end_ids:
-                return Decoded(ids, True)
-        return Decoded(ids, False)
+            if token in step.of:
+                put.append(len(ids))
+                ids += step.instead
+            else:
+                ids.append(token)
+                if step.force is None and token in self.end_ids:
+                    return Decoded(ids, True, tuple(put))
+        return Decoded(ids, False, tuple(put))
 
 
 def sections(**keys) -> dict:

@@ -21,7 +21,6 @@ from z1lib.window import (
     ShiftedWindow,
     Truncation,
     Unbounded,
-    count,
     encode_forced,
     find,
     from_json,
@@ -123,11 +122,6 @@ def test_a_delimiter_written_by_the_model_ends_its_thinking_and_starts_the_answe
     assert (row.overran, row.thinking_text, row.answer_text) == (False, "ab</t>", "123")
 
 
-def test_a_delimiter_that_is_not_complete_within_the_cap_does_not_count():
-    row = run("abc</t>de", BudgetForcing(5, hint="F", delimiter="</t>", max_answer_tokens=1))
-    assert row.token_ids[:10] == encode("abc</" + "</t>F")
-
-
 def test_a_delimiter_complete_with_the_last_token_of_the_cap_is_a_natural_end_of_thinking():
     row = run("ab</t>xyz", BudgetForcing(6, hint="F", delimiter="</t>", max_answer_tokens=2))
     assert row.token_ids == encode("ab</t>xy")
@@ -150,6 +144,47 @@ def test_a_wait_of_several_tokens_is_completed():
     assert row.token_ids == encode("abWt.fg>F" + "j")
     assert row.hint_tokens == 3 + 2
     assert (row.thinking_text, row.answer_text) == ("abWt.fg", "j")
+
+
+@given(st.text(alphabet="Wait ", max_size=30), st.text(alphabet="Wait ", min_size=1, max_size=5), st.integers(0, 3))
+def test_a_text_without_a_closing_and_an_end_is_left_untouched_whatever_wait_is(text, wait, extensions):
+    policy = BudgetForcing(len(text), "F", 1, delimiter=">", wait=wait, extensions=extensions)
+    row = run(text + "xyz", policy)
+    assert (row.thinking_text, row.thinking_tokens) == (text, len(text))
+
+
+@given(st.text(alphabet="Wa>", max_size=30), st.text(alphabet="Wa", min_size=1, max_size=4), st.integers(0, 3))
+def test_waits_are_forced_whole_and_counted_apart_from_those_the_model_writes(text, wait, extensions):
+    row = run(text, BudgetForcing(500, "F", 500, delimiter=">", wait=wait, extensions=extensions))
+    written, forced = "", 0  # the script's next character is that at the same place of its text
+    while (next_one := text[len(written) :][:1]) not in ("", ">") or forced < extensions:
+        closes = next_one in ("", ">")
+        written, forced = written + (wait if closes else next_one), forced + closes
+    assert row.token_ids[: len(written)] == encode(written)
+    assert row.hint_tokens == forced * len(wait)
+
+
+def test_the_model_may_write_wait_by_itself_and_is_made_to_write_it_all_the_same():
+    row = run("Wt.ab>efghi", BudgetForcing(9, hint="F", delimiter=">", wait="Wt.", extensions=1, max_answer_tokens=1))
+    assert row.token_ids == encode("Wt.abWt.g>F") + [END]
+    assert (row.hint_tokens, row.thinking_tokens) == (3 + 2, 6)
+
+
+def test_a_wait_is_cut_at_the_cap_like_all_thinking():
+    row = run("ab>defgh", BudgetForcing(4, hint="F", delimiter=">", wait="Wt.", extensions=1, max_answer_tokens=1))
+    assert (row.token_ids, row.thinking_text) == (encode("abWt>Fg"), "abWt")
+
+
+@pytest.mark.parametrize("begun", ["<", "</", "</t"])
+def test_a_delimiter_begun_just_before_the_cap_is_finished_and_not_doubled(begun):
+    row = run(begun + "xyzuvw", BudgetForcing(len(begun), hint="F", delimiter="</t>", max_answer_tokens=1))
+    assert row.token_ids[: len("</t>F")] == encode("</t>F")
+    assert (account(row), row.overran) == ((len(begun), len("</t>F") - len(begun), 1), True)
+
+
+def test_without_closing_a_delimiter_that_is_begun_stays_as_it_is():
+    row = run("</txyzuvw", BudgetForcing(3, hint="F", delimiter="</t>", close=False, max_answer_tokens=1))
+    assert row.token_ids == encode("</tFy")
 
 
 def test_what_begins_like_a_delimiter_but_is_none_is_left_alone():
@@ -199,10 +234,9 @@ def test_a_hint_that_tokenises_to_nothing_is_refused():
 
 
 @given(st.lists(st.integers(0, 2), max_size=12), st.lists(st.integers(0, 2), min_size=1, max_size=3))
-def test_find_and_count_agree_with_text_search(ids, part):
+def test_find_agrees_with_text_search(ids, part):
     text, piece = "".join(map(str, ids)), "".join(map(str, part))
     assert find(ids, part) == (text.find(piece) if piece in text else None)
-    assert count(ids, part) == text.count(piece)
 
 
 @pytest.mark.parametrize("text", ["```\nab", "</think>ab", "Q:\n\nab"])

@@ -1,10 +1,11 @@
 """The paper's idea, the Shifted Thinking Window, and the policies it is compared with.
 
-A policy is a pure function of the token ids generated so far. `step(ids)` says to force an id, to put one id in the
-place of others, or nothing; `finished(ids)` says that a token limit is reached; `account(ids, ended)` splits a
-completion into thinking, forced and answer tokens (`ended`: by an end token). An engine stops at an end token by
-itself, before it asks the policy, so an end token sampled as the last one a window allows is a natural end: no hint,
-not overran.
+A policy is a pure function of the token ids generated so far and of where the engine has put ids in the place of one
+the model chose: what was forced is known, never guessed from ids a model may write itself. `step(ids, put)` says to
+force an id, to put some in the place of others, or nothing; `finished(ids)` says that a token limit is reached;
+`account(ids, ended, put)` splits a completion into thinking, forced and answer tokens (`ended`: by an end token). An
+engine stops at an end token by itself, before it asks the policy, so an end token sampled as the last one a window
+allows is a natural end: no hint, not overran.
 
 A policy holds text; `bind(encode)` gives the same policy with its text as token ids, each piece tokenised alone.
 
@@ -30,10 +31,10 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Step:
-    """What a policy asks of the next token: `force` this id, or choose `instead` wherever one of `of` would come."""
+    """What a policy asks of the next token: `force` this id, or put all of `instead` where one of `of` would come."""
 
     force: int | None = None
-    instead: int | None = None
+    instead: tuple[int, ...] = ()
     of: tuple[int, ...] = ()
 
 
@@ -56,10 +57,11 @@ class Policy(Protocol):
     max_tokens: int  # no completion is longer
     reads_ids: bool  # whether `step` depends on more than the number of ids
 
+    # `put`: the positions in `ids` at which an engine has put a step's `instead`
     def bind(self, encode: Callable[[str], list[int]], end_ids: frozenset[int] = frozenset()) -> "Policy": ...
-    def step(self, ids: Sequence[int]) -> Step: ...
+    def step(self, ids: Sequence[int], put: Sequence[int] = ()) -> Step: ...
     def finished(self, ids: Sequence[int]) -> bool: ...
-    def account(self, ids: Sequence[int], ended: bool) -> Account: ...
+    def account(self, ids: Sequence[int], ended: bool, put: Sequence[int] = ()) -> Account: ...
 
 
 def encode_forced(encode: Callable[[str], list[int]], text: str, end_ids: frozenset[int]) -> tuple[int, ...]:
@@ -121,14 +123,14 @@ class ShiftedWindow:
     def max_tokens(self) -> int:
         return self.max_thinking_tokens + len(self.hint_ids) + self.max_answer_tokens
 
-    def step(self, ids):
+    def step(self, ids, put=()):
         k = len(ids) - self.max_thinking_tokens
         return Step(force=self.hint_ids[k]) if 0 <= k < len(self.hint_ids) else FREE
 
     def finished(self, ids):
         return len(ids) >= self.max_tokens
 
-    def account(self, ids, ended):
+    def account(self, ids, ended, put=()):
         thinking = min(len(ids), self.max_thinking_tokens)
         hint = min(len(ids) - thinking, len(self.hint_ids))
         return Account(thinking, hint, len(ids) - thinking - hint, overran=hint > 0)
@@ -140,10 +142,11 @@ class BudgetForcing:
 
     Cap: after `max_thinking_tokens` without the end-of-thinking `delimiter`, the delimiter and `hint` are forced.
     The paper's treatment of R1-Distill is `hint="the final answer is:"`; `close=False` leaves the delimiter out.
-    Extend: the first `extensions` times the model would close its thinking, `wait` comes instead; a `wait` the model
-    wrote by itself counts as one of them, since the ids do not tell the two apart. Of a delimiter of several tokens
-    the last one is put off: its first may begin other text.
-    A delimiter the model writes by itself is thinking, and only one that is complete within the cap counts.
+    Extend: the first `extensions` times the model would close its thinking or end, `wait` comes instead, whole; what
+    the model writes by itself is its own, whatever it spells. Of a delimiter of several tokens the last one is put off:
+    its first may begin other text.
+    A delimiter the model writes by itself is thinking, and only one that is complete within the cap counts; one that
+    is begun there is finished, so that the model reads it once.
     """
 
     max_thinking_tokens: int
@@ -180,31 +183,30 @@ class BudgetForcing:
     def max_tokens(self) -> int:
         return self.max_thinking_tokens + len(self.forced_ids) + self.max_answer_tokens
 
-    def step(self, ids):
+    def step(self, ids, put=()):
         if self._closed_at(ids) is not None:
             return FREE
         k = len(ids) - self.max_thinking_tokens
         if k >= 0:
-            return Step(force=self.forced_ids[k]) if k < len(self.forced_ids) else FREE
-        begun = self._begun_wait(ids)
-        if begun:
-            return Step(force=self.wait_ids[begun])
-        if count(ids, self.wait_ids) < self.extensions:
+            forced = self._forced(ids)
+            return Step(force=forced[k]) if k < len(forced) else FREE
+        if len(put) < self.extensions:
             *opening, last = self.delimiter_ids
             closes = tuple(ids[len(ids) - len(opening) :]) == tuple(opening)
-            return Step(instead=self.wait_ids[0], of=(last, *self.end_ids) if closes else self.end_ids)
+            return Step(instead=self.wait_ids[:-k], of=(last, *self.end_ids) if closes else self.end_ids)
         return FREE
 
     def finished(self, ids):
-        closed = self._closed_at(ids)
-        start = closed if closed is not None else self.max_thinking_tokens + len(self.forced_ids)
+        start = self._closed_at(ids)
+        if start is None:
+            start = self.max_thinking_tokens + len(self._forced(ids))
         return len(ids) >= start + self.max_answer_tokens
 
-    def account(self, ids, ended):
+    def account(self, ids, ended, put=()):
         closed = self._closed_at(ids)
         thinking = min(len(ids), self.max_thinking_tokens) if closed is None else closed
-        waits = min(self.extensions, count(ids[:thinking], self.wait_ids)) * len(self.wait_ids)
-        forced = 0 if closed is not None else min(len(ids) - thinking, len(self.forced_ids))
+        waits = sum(min(len(self.wait_ids), thinking - start) for start in put)
+        forced = 0 if closed is not None else min(len(ids) - thinking, len(self._forced(ids)))
         return Account(thinking - waits, waits + forced, len(ids) - thinking - forced, overran=forced > 0)
 
     def _closed_at(self, ids) -> int | None:
@@ -212,14 +214,13 @@ class BudgetForcing:
         start = find(ids[: self.max_thinking_tokens], self.delimiter_ids)
         return None if start is None else start + len(self.delimiter_ids)
 
-    def _begun_wait(self, ids) -> int:
-        """How many ids of a `wait` that is still to be completed stand at the end."""
-        if not self.extensions:
-            return 0
-        for length in range(len(self.wait_ids) - 1, 0, -1):
-            if tuple(ids[-length:]) == self.wait_ids[:length]:
-                return length
-        return 0
+    def _forced(self, ids) -> tuple[int, ...]:
+        """What is forced at the cap: without the first ids of a delimiter with which the thinking broke off."""
+        if not self.close or len(ids) < self.max_thinking_tokens:
+            return self.forced_ids
+        thinking = tuple(ids[: self.max_thinking_tokens])
+        begun = range(min(len(self.delimiter_ids) - 1, len(thinking)), 0, -1)
+        return self.forced_ids[next((n for n in begun if thinking[-n:] == self.delimiter_ids[:n]), 0) :]
 
 
 @dataclass(frozen=True)
@@ -240,13 +241,13 @@ class Truncation:
     def window(self) -> int:
         return self.max_tokens
 
-    def step(self, ids):
+    def step(self, ids, put=()):
         return FREE
 
     def finished(self, ids):
         return len(ids) >= self.max_tokens
 
-    def account(self, ids, ended):
+    def account(self, ids, ended, put=()):
         return Account(len(ids), 0, 0, overran=not ended)
 
 
@@ -315,11 +316,3 @@ def find(ids: Sequence[int], part: Sequence[int], start: int = 0) -> int | None:
             return start
         start += 1
     return None
-
-
-def count(ids: Sequence[int], part: Sequence[int]) -> int:
-    """How often `part` occurs in `ids`, without overlap."""
-    found, start = 0, find(ids, part)
-    while start is not None:
-        found, start = found + 1, find(ids, part, start + len(part))
-    return found

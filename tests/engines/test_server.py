@@ -100,14 +100,14 @@ class Handler(BaseHTTPRequestHandler):
         policy = from_json(extra["z1_policy"]) if extra and self.server.follows_policies else None
         ids = asked["prompt"][len(prompt) :]
         while len(ids) - known < asked["max_tokens"]:
-            step = policy.step(ids) if policy else None
+            step = policy.step(ids, json.loads(extra["z1_put"])) if policy else None
             if policy and policy.finished(ids):
                 ids.append(END)
             elif step and step.force is not None:
                 ids.append(step.force)
             else:
                 token = next_id(prompt, ids)
-                ids.append(step.instead if step and step.instead is not None and token in step.of else token)
+                ids.append(END if step and token in step.of else token)
             if ids[-1] in asked["stop_token_ids"]:
                 break
         return ids[known:]

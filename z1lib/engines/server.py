@@ -2,8 +2,8 @@
 
 Where the server follows policies itself (vLLM with this package installed beside it, see engines/vllm_plugin.py) a
 completion is one request. Elsewhere it is decoded in pieces, by token ids: up to the window, then behind the hint; a
-policy that puts one token in the place of another costs one request more each time. Which of the two it is, is tried
-out once, when the engine is made.
+policy that puts tokens in the place of one costs one request more each time. Which of the two it is, is tried out once,
+when the engine is made. Every setting that moves the distribution is stated (`base.sampling_settings`).
 
 Requests that fail on the way (429, 5xx, no connection) are sent again, later and later or when the server says; what
 has arrived of a broken stream is kept. Nothing is waited for without end, and an id outside the vocabulary is an error.
@@ -31,9 +31,10 @@ from z1lib.engines.base import (
     Request,
     Track,
     check_context,
-    derive_seed,
+    extend_chosen,
     extend_forced,
     policy_arguments,
+    sampling_settings,
 )
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
@@ -81,7 +82,8 @@ class ServerEngine:
         self.options["timeout"] = httpx.Timeout(COMPLETION_S, connect=10)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
-        self.arithmetic = f"server {json.dumps(serve_options, sort_keys=True)}"  # null: what it has is unknown
+        # null: what it has is unknown
+        self.arithmetic = f"server {self._ask_version()} {json.dumps(serve_options, sort_keys=True)}"
         self.end_ids = end_token_ids(model, self.tokenizer)
         config = AutoConfig.from_pretrained(model).get_text_config()
         self.vocabulary = max(config.vocab_size, len(self.tokenizer))
@@ -108,25 +110,30 @@ class ServerEngine:
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
 
-    def body(self, request: Request, policy: Policy, ids: list[int], stream: bool) -> dict:
+    def body(self, request: Request, policy: Policy, ids: list[int], put: list[int], stream: bool) -> dict:
         """One HTTP request that goes on behind `ids`, as far as the policy lets the server go alone."""
         limit, of = policy.max_tokens, ()
         if not self.follows_policies:
             limit = policy.window if len(ids) < policy.window else policy.max_tokens
-            of = policy.step(ids).of
+            of = policy.step(ids, put).of
         extra = {"return_token_ids": True, "stop_token_ids": sorted({*self.end_ids, *of})}
         if self.follows_policies:
-            extra["vllm_xargs"] = policy_arguments(policy, len(ids), self.end_ids)
-        sampling = {"seed": derive_seed(request, len(ids)), "top_p": request.top_p} if request.temperature else {}
+            extra["vllm_xargs"] = policy_arguments(policy, len(ids), put, self.end_ids)
         return {
             "model": self.served,
             "prompt": request.prompt_ids + ids,
             "max_tokens": limit - len(ids),
-            "temperature": request.temperature,
             "stream": stream,
-            "extra_body": extra,
-            **sampling,
+            "extra_body": {**extra, **sampling_settings(request, len(ids))},
         }
+
+    def _ask_version(self) -> str:
+        """What the server says it is; another version may decode otherwise. vLLM tells it, others need not."""
+        try:
+            answer = httpx.get(self.base_url.removesuffix("/v1") + "/version", timeout=START_S).json()
+        except (httpx.HTTPError, ValueError):
+            return "of an unknown version"
+        return f"vllm {answer['version']}" if isinstance(answer, dict) and "version" in answer else "of an unknown kind"
 
     def _find_served(self, page):
         models = getattr(page, "data", None) or []
@@ -140,7 +147,7 @@ class ServerEngine:
         ids = tuple(self.tokenizer("The window is shut.", add_special_tokens=False)["input_ids"])
         self.follows_policies = True
         policy = ShiftedWindow(0, max_answer_tokens=1, hint_ids=ids)
-        body = {**self.body(Request([ids[0]], policy), policy, [], stream=False), "max_tokens": len(ids)}
+        body = {**self.body(Request([ids[0]], policy), policy, [], [], stream=False), "max_tokens": len(ids)}
         try:
             return self.read_ids(self._ask(lambda client: client.completions.create(**body))) == list(ids)
         except ServerError as error:
@@ -201,40 +208,42 @@ class _Session:
         track = Track(request)
         branches: list[asyncio.Task] = []
 
-        async def finish(number: int, policy: Policy, ids: list[int]) -> None:
-            track.done[number] = await self._follow(request, policy, ids)
+        async def finish(number: int, policy: Policy, ids: list[int], put: list[int]) -> None:
+            track.done[number] = await self._follow(request, policy, ids, put)
 
-        def grow(ids: list[int], ended: bool) -> None:
-            branches.extend(asyncio.create_task(finish(*branch)) for branch in track.part(ids, ended))
+        def grow(ids: list[int], put: list[int], ended: bool) -> None:
+            branches.extend(asyncio.create_task(finish(*branch)) for branch in track.part(ids, put, ended))
 
         async with self.slots:
-            track.done[0] = await self._follow(request, request.policy, list(request.prefix_ids), grow)
+            written = list(request.prefix_ids), list(request.prefix_put)
+            track.done[0] = await self._follow(request, request.policy, *written, grow)
             await asyncio.gather(*branches)
         return track.collect()
 
-    async def _follow(self, request: Request, policy: Policy, ids: list[int], grow: Callable | None = None) -> Decoded:
-        """Decode behind `ids` under the policy; `grow(ids, ended)` is told of every new id."""
+    async def _follow(
+        self, request: Request, policy: Policy, ids: list[int], put: list[int], grow: Callable | None = None
+    ) -> Decoded:
+        """Decode behind `ids` under the policy; `grow(ids, put, ended)` is told of every new id."""
         stream, empty = bool(grow and (request.branches or request.watch)), 0
         costs: list[Cost] = []
         while True:
             if stream:
-                grow(ids, False)
-            extend_forced(policy, ids)
+                grow(ids, put, False)
+            extend_forced(policy, ids, put)
             if policy.finished(ids):
-                return Decoded(ids, False, sum(costs, Cost()))
+                return Decoded(ids, False, tuple(put), sum(costs, Cost()))
             before = len(ids)
-            async with aclosing(self._receive(request, policy, ids, costs, stream)) as tokens:
+            async with aclosing(self._receive(request, policy, ids, put, costs, stream)) as tokens:
                 async for token in tokens:
-                    step = policy.step(ids)
-                    if step.force not in (None, token):  # the server does not know: what follows is in vain
+                    if policy.step(ids, put).force not in (None, token):  # the server does not know: the rest is in vain
                         break
-                    ids.append(step.instead if step.instead is not None and token in step.of else token)
-                    ended = ids[-1] in self.engine.end_ids
+                    own = extend_chosen(policy, ids, put, token)
+                    ended = own and token in self.engine.end_ids
                     if stream:
-                        grow(ids, ended)
+                        grow(ids, put, ended)
                     if ended or policy.finished(ids):
-                        return Decoded(ids, ended, sum(costs, Cost()))
-                    if ids[-1] != token:
+                        return Decoded(ids, ended, tuple(put), sum(costs, Cost()))
+                    if not own:
                         break
             empty = empty + 1 if len(ids) == before else 0
             if empty:
@@ -246,14 +255,14 @@ class _Session:
         await asyncio.sleep(2**empty)
 
     async def _receive(
-        self, request: Request, policy: Policy, ids: list[int], costs: list[Cost], stream: bool
+        self, request: Request, policy: Policy, ids: list[int], put: list[int], costs: list[Cost], stream: bool
     ) -> AsyncIterator[int]:
         """The ids of one HTTP request; those of a stream that breaks are fewer, and the caller goes on behind them.
 
         Appends to `costs` what was sent and received; what the server reads for it is not known.
         """
         engine = self.engine
-        body = engine.body(request, policy, ids, stream)
+        body = engine.body(request, policy, ids, put, stream)
         answer = await self._send(body)
         costs.append(Cost(len(body["prompt"]), attended=None, scored=None))
         async with aclosing(self._pieces(answer) if stream else self._whole(answer)) as pieces:

@@ -24,13 +24,14 @@ class ServerFailed(RuntimeError):
 def serve(model: str, **options: str | int | float | bool) -> tuple[str, Callable[[], None]]:
     """Start a server on a free port of the loopback: (its base URL, a function that stops it).
 
-    `options` are those of `vllm serve` with underscores (`data_parallel_size=8`); True is a flag without a value.
+    `options` are those of `vllm serve` with underscores (`data_parallel_size=8`); True is a flag without a value. It
+    takes no default of its own from the model's generation config, unless `generation_config` says so.
     Returns when it answers, however long the weights take to load; raises ServerFailed if it ends before.
     """
     port = free_port()
     log = Path(tempfile.mkstemp(prefix="vllm-serve-", suffix=".log")[1])
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
-    command += ["--host", "127.0.0.1", "--port", str(port), *_flags(options)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *_flags({"generation_config": "vllm", **options})]
     with open(log, "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 

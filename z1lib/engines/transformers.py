@@ -5,7 +5,8 @@ nothing is prefilled or decoded twice. The computation of a row does not depend 
 floating point: another batch shape may round differently, which in float32 moves a greedy choice only where two
 logits agree to about six digits, and in bfloat16 visibly more often.
 
-Sampled tokens use noise keyed by (seed, sample, position), so a completion does not depend on the batch it was in.
+Sampled tokens use noise keyed by (prompt, seed, sample, position), so a completion does not depend on the batch it was
+in.
 """
 
 import os
@@ -19,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from z1lib.cost import Cost
 from z1lib.engines.attention import PAGED
-from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced
+from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_chosen, extend_forced
 from z1lib.engines.cache import PagedCache, bytes_per_position
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
@@ -44,27 +45,30 @@ class _Row:
     policy: Policy
     request: Request
     ids: list[int]
+    put: list[int]
     ended: bool = False
     prefilled: int = 0
     decoded: int = 0
     attended: int = 0
 
     def extend(self, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int]) -> None:
-        """Append the next id, the likeliest or a sampled one, unless the policy puts another in its place."""
-        step = self.policy.step(self.ids)
+        """Append the next id, the likeliest or a sampled one, unless the policy puts others in its place."""
         token = likeliest if self.request.temperature == 0 else sample_token(logits, self.request, len(self.ids))
-        if step.instead is not None and token in step.of:
-            token = step.instead
         self.decoded += 1
         self.attended += len(self.request.prompt_ids) + len(self.ids)
-        self.ids.append(token)
-        self.ended = token in end_ids
+        self.ended = extend_chosen(self.policy, self.ids, self.put, token) and token in end_ids
 
     def last(self) -> int:
         return self.ids[-1] if self.ids else self.request.prompt_ids[-1]
 
     def finish(self) -> Decoded:
-        return Decoded(self.ids, self.ended, Cost(self.prefilled, self.decoded, self.attended, depth=self.decoded))
+        cost = Cost(self.prefilled, self.decoded, self.attended, depth=self.decoded)
+        return Decoded(self.ids, self.ended, tuple(self.put), cost)
+
+
+def start_row(index: int, request: Request) -> _Row:
+    """The row of a request's own completion."""
+    return _Row(index, 0, request.policy, request, list(request.prefix_ids), list(request.prefix_put))
 
 
 class TransformersEngine:
@@ -104,9 +108,7 @@ class TransformersEngine:
             free = size - len(batch.rows)
             if queue and (free >= max(1, size // ADMITTED) or not batch.rows):
                 arrivals = [queue.popleft() for _ in range(min(free, len(queue)))]
-                batch.admit(
-                    [_Row(i, 0, requests[i].policy, requests[i], list(requests[i].prefix_ids)) for i in arrivals]
-                )
+                batch.admit([start_row(i, requests[i]) for i in arrivals])
             batch.extend(self.end_ids)
             for index in sorted(batch.moved):
                 if tracks[index].complete():
@@ -187,13 +189,13 @@ class _Batch:
     def _advance(self, row: _Row) -> list[_Row]:
         """The rows that go on from this one: itself unless it is finished, and the branches that leave it here."""
         track = self.tracks[row.index]
-        parted = track.part(row.ids, row.ended) if row.branch == 0 else []
-        going = [_Row(row.index, branch, policy, row.request, ids) for branch, policy, ids in parted]
+        parted = track.part(row.ids, row.put, row.ended) if row.branch == 0 else []
+        going = [_Row(row.index, branch, policy, row.request, *written) for branch, policy, *written in parted]
         if row.ended or row.policy.finished(row.ids):
             track.done[row.branch] = row.finish()
             self.moved.add(row.index)
             return going
-        extend_forced(row.policy, row.ids)
+        extend_forced(row.policy, row.ids, row.put)
         return [row, *going]
 
     def _run(self, model, ids, mask, positions):
@@ -230,7 +232,7 @@ def _likeliest(logits: torch.Tensor) -> list[int]:
 
 
 def sample_token(logits: torch.Tensor, request: Request, position: int) -> int:
-    """A token drawn by temperature and nucleus (top-p) sampling with noise keyed by seed, sample and position.
+    """A token drawn by temperature and nucleus (top-p) sampling with noise of its own (`derive_seed`).
 
     Adding Gumbel noise to log-probabilities and taking the largest resamples from the distribution exactly.
     """

@@ -20,7 +20,16 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 
 from z1lib.cost import Cost
-from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_forced, policy_arguments
+from z1lib.engines.base import (
+    Decoded,
+    Request,
+    Track,
+    check_context,
+    extend_chosen,
+    extend_forced,
+    policy_arguments,
+    sampling_settings,
+)
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy
 
@@ -34,7 +43,15 @@ class _Running:
     branch: int
     policy: Policy
     ids: list[int]
-    decoded: int = 0  # forced ids too: vLLM steps through them
+    put: list[int]
+    decoded: int = 0  # by the request under way; forced ids too: vLLM steps through them
+    cost: Cost = Cost()
+
+    def charge(self, prompt: int, cached: int) -> None:
+        """Add what the request that is done has cost; the next one starts at nothing."""
+        decoded, self.decoded = self.decoded, 0
+        attended = decoded * prompt + decoded * (decoded - 1) // 2
+        self.cost += Cost(prompt - cached, decoded, attended, depth=decoded)
 
 
 class VllmEngine:
@@ -70,7 +87,8 @@ class VllmEngine:
                 for index in fresh:
                     request = requests[index]
                     tracks.append(Track(request))
-                    self._start(running, _Running(index, tracks[index], 0, request.policy, list(request.prefix_ids)))
+                    written = list(request.prefix_ids), list(request.prefix_put)
+                    self._start(running, _Running(index, tracks[index], 0, request.policy, *written))
                 for index in {*fresh, *self._step(running)}:
                     if tracks[index].complete():
                         yield index, tracks[index].collect()
@@ -82,9 +100,9 @@ class VllmEngine:
         if self.reads_stale_ids and one.policy.reads_ids:
             raise ValueError(f"{one.policy.name} reads the ids: under model runner V1 pass async_scheduling=False")
         self._part(running, one, ended=False)
-        extend_forced(one.policy, one.ids)
+        extend_forced(one.policy, one.ids, one.put)
         if one.policy.finished(one.ids):
-            one.track.done[one.branch] = Decoded(one.ids, False)
+            one.track.done[one.branch] = Decoded(one.ids, False, tuple(one.put), one.cost)
             return
         self.started += 1
         prompt = TokensPrompt(prompt_token_ids=one.track.request.prompt_ids + one.ids)
@@ -93,8 +111,8 @@ class VllmEngine:
 
     def _part(self, running: dict[str, _Running], one: _Running, ended: bool) -> None:
         if one.branch == 0:
-            for branch, policy, ids in one.track.part(one.ids, ended):
-                self._start(running, _Running(one.index, one.track, branch, policy, ids))
+            for branch, policy, *written in one.track.part(one.ids, one.put, ended):
+                self._start(running, _Running(one.index, one.track, branch, policy, *written))
 
     def _step(self, running: dict[str, _Running]) -> list[int]:
         """One step of vLLM; the indices of the requests it moved."""
@@ -105,17 +123,19 @@ class VllmEngine:
             one.ids += fresh.token_ids
             moved.append(one.index)
             one.decoded += len(fresh.token_ids)
-            ended = fresh.finish_reason == "stop"
-            if ended and one.policy.finished(one.ids[:-1]):  # our processor's end token, not the model's
-                ended = False
-                one.ids.pop()
+            ended, before = False, len(one.put)
+            if fresh.finish_reason == "stop":
+                closing = one.ids.pop()
+                if not one.policy.finished(one.ids):  # else it is our processor's end token, not the model's
+                    ended = extend_chosen(one.policy, one.ids, one.put, closing)
             self._part(running, one, ended)
             if output.finished:
-                prompt, decoded = len(output.prompt_token_ids), one.decoded
-                attended = decoded * prompt + decoded * (decoded - 1) // 2
-                cost = Cost(prompt - (output.num_cached_tokens or 0), decoded, attended, depth=decoded)
-                one.track.done[one.branch] = Decoded(one.ids, ended, cost)
+                one.charge(len(output.prompt_token_ids), output.num_cached_tokens or 0)
                 del running[output.request_id]
+                if len(one.put) > before:  # behind what the policy has put there it goes on, as another request
+                    self._start(running, one)
+                else:
+                    one.track.done[one.branch] = Decoded(one.ids, ended, tuple(one.put), one.cost)
         return moved
 
 
@@ -125,11 +145,9 @@ def make_params(one: _Running, end_ids: frozenset[int]) -> SamplingParams:
     grows = not one.branch and bool(request.branches or request.watch)  # each id is needed as it comes
     return SamplingParams(
         max_tokens=one.policy.max_tokens - position,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=derive_seed(request, position) if request.temperature else None,
         stop_token_ids=sorted(end_ids),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA if grows else RequestOutputKind.FINAL_ONLY,
-        extra_args=policy_arguments(one.policy, position, end_ids),
+        extra_args=policy_arguments(one.policy, position, one.put, end_ids),
+        **sampling_settings(request, position),
     )

@@ -3,12 +3,14 @@
 One class serves both model runners: V1 calls `update_state` and `apply(logits)`, V2 calls `add_request` and
 `apply(logits, ctx)` (vLLM's docs, "Logits Processors"). A request asks for it with
 `engines.policy_arguments` in `extra_args` (`vllm_xargs` of an HTTP request): the policy, how many of its prompt's last
-ids belong to the completion already, and an end token to close a completion that is over early. Other requests are
-left alone.
+ids belong to the completion already, where it has put some of them, and an end token to close a completion that is over
+early. Where a policy would put ids in the place of one, the request ends with that end token: vLLM chooses one id a
+step, and only who asked can tell ids that were put there from the model's own. Other requests are left alone.
 
 Not for speculative decoding: a row's history is read as if one token came at a time.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor as ProcessorV1
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as ProcessorV2
 
-from z1lib.engines.base import END, POLICY, PREFIX
+from z1lib.engines.base import END, POLICY, PREFIX, PUT
 from z1lib.window import Policy, Step, from_json
 
 
@@ -26,6 +28,7 @@ class _Followed:
     """A request under a policy; `prefix`, its completion's ids in the prompt, and `output`, a live list, for V1."""
 
     policy: Policy
+    put: Sequence[int]
     prefix_length: int
     end_id: int
     temperature: float
@@ -37,22 +40,20 @@ class _Followed:
 
     def apply(self, logits: torch.Tensor, ids: Sequence[int]) -> None:
         """Change one row of logits (vocabulary) so that the next id is the policy's."""
-        if self.policy.finished(ids):
-            edit(logits, Step(force=self.end_id), self.temperature)
-        else:
-            edit(logits, self.policy.step(ids), self.temperature)
+        step = Step(force=self.end_id) if self.policy.finished(ids) else self.policy.step(ids, self.put)
+        if step.force is not None:
+            logits.fill_(float("-inf"))
+            logits[step.force] = 0
+        elif step.instead:
+            gather(logits, self.end_id, step.of, self.temperature)
 
 
-def edit(logits: torch.Tensor, step: Step, temperature: float) -> None:
-    """Make one row of logits give the step's id; `instead` takes over the probability of those it stands for."""
-    if step.force is not None:
-        logits.fill_(float("-inf"))
-        logits[step.force] = 0
-    elif step.instead is not None:
-        moved = logits[[step.instead, *step.of]]
-        whole = temperature * torch.logsumexp(moved / temperature, dim=0) if temperature > 0 else moved.max()
-        logits[list(step.of)] = float("-inf")
-        logits[step.instead] = whole
+def gather(logits: torch.Tensor, into: int, of: Sequence[int], temperature: float) -> None:
+    """Give one id the probability of all these, itself among them, in one row of logits (vocabulary)."""
+    moved = logits[list(of)]
+    whole = temperature * torch.logsumexp(moved / temperature, dim=0) if temperature > 0 else moved.max()
+    logits[list(of)] = float("-inf")
+    logits[into] = whole
 
 
 def follow(params, prompt_ids: list[int] | None = None, output_ids: Sequence[int] = ()) -> _Followed | None:
@@ -63,7 +64,8 @@ def follow(params, prompt_ids: list[int] | None = None, output_ids: Sequence[int
     length = int(extra.get(PREFIX, 0))
     prefix = (prompt_ids or [])[len(prompt_ids or []) - length :] if length else ()
     end_id = int(extra.get(END, 0))
-    return _Followed(from_json(extra[POLICY]), length, end_id, params.temperature, prefix, output_ids)
+    put = json.loads(extra.get(PUT, "[]"))
+    return _Followed(from_json(extra[POLICY]), put, length, end_id, params.temperature, prefix, output_ids)
 
 
 class PolicyProcessor(ProcessorV1, ProcessorV2):

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from z1lib.engines.base import Decoded, Engine, Request
+from z1lib.engines.base import Decoded, Engine, Request, sampling_settings
 from z1lib.files import Journal, exclusive
 from z1lib.progress import bar
 from z1lib.records import Completion
@@ -30,8 +30,10 @@ def generate(
 ) -> list[list[Completion]]:
     """`n` completions of every prompt under `policy` (one for all, or one a prompt), in the caller's order.
 
-    A prompt is a string, already templated, or a list of token ids. `temperature` 0 is greedy. Raises ValueError for
-    n < 1, an empty prompt, or a prompt that does not fit the context with all the policy may write.
+    A prompt is a string, already templated, or a list of token ids. `temperature` 0 is greedy. A completion follows from
+    prompt, policy, sampling, seed and its number among the n, wherever it was decoded: one prompt given twice has the
+    same completions twice, and `n` is how to ask for more. Raises ValueError naming a value that is none of its kind, an
+    empty prompt, or a prompt that does not fit the context with all the policy may write.
     """
     policies = policy if isinstance(policy, list) else [policy] * len(prompts)
     if len(policies) != len(prompts):
@@ -56,7 +58,7 @@ def window_sweep(
 
     Each prompt is decoded once, under the largest window; where its thinking passes a smaller one, a branch takes the
     hint and answers. On the transformers engine the branch goes on from the same cache; sampled completions are those
-    of `generate`, since the noise is keyed by seed, sample and position. Raises ValueError unless the windows rise.
+    of `generate`, since the noise is keyed by prompt, seed, sample and position. Raises ValueError unless the windows rise.
     """
     check_windows(windows)
     policies = [at(policy, window, hint=hint, max_answer_tokens=max_answer_tokens) for window in windows]
@@ -129,7 +131,7 @@ def complete(engine: Engine, request: Request, decoded: list[Decoded], problem_i
 
 
 def complete_one(engine, request: Request, policy: Policy, decoded: Decoded, problem_id: str) -> Completion:
-    account = policy.account(decoded.ids, decoded.ended)
+    account = policy.account(decoded.ids, decoded.ended, decoded.put)
     cut = len(decoded.ids) - account.answer
     thinking = decoded.ids[: policy.window] if account.overran else decoded.ids[:cut]
     return Completion(
@@ -162,6 +164,6 @@ def completion_key(engine: Engine, request: Request, policy: Policy) -> str:
     """A hash of all that determines a completion: weights, engine, prompt, policy with its texts, sampling, seed."""
     decoder = [engine.fingerprint, engine.arithmetic, sorted(engine.end_ids)]
     policy_values = {"name": policy.name, **asdict(policy)}
-    sampling = [request.temperature, request.top_p, request.sample, request.seed]
-    whole = json.dumps([decoder, request.prompt_ids, policy_values, sampling], sort_keys=True)
+    settings = [sampling_settings(request, 0), request.sample, request.seed]
+    whole = json.dumps([decoder, request.prompt_ids, policy_values, settings], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:24]

@@ -71,7 +71,8 @@ def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: s
             if chosen[mine] is None:
                 trace = tuple(decoded.ids[: request.policy.window]) if along == "window" else ()
                 owner.append(mine)
-                requests.append(replace(asked[mine][len(drawn[mine])], prefix_ids=trace))
+                put = tuple(start for start in decoded.put if start < len(trace))
+                requests.append(replace(asked[mine][len(drawn[mine])], prefix_ids=trace, prefix_put=put))
             progress.update(chosen[mine] is not None)
     return chosen
 
