@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from z1lib.engines.base import Decoded, Request, check_context
+from z1lib.engines.base import Decoded, Request, check_prompts
 from z1lib.models import save_base_model
 from z1lib.profile import MOVED, Profile, load_profile
 
@@ -47,11 +47,11 @@ class ScriptedEngine:
     def __init__(self, script: Callable[[list[int], list[int]], int], context_length: int = 10_000):
         self.script, self.context_length = script, context_length
         self.model_name, self.fingerprint, self.tokenizer = "scripted", "scripted", ToyTokenizer()
-        self.arithmetic = "none"
+        self.arithmetic, self.vocabulary = "none", 0x110000
         self.end_ids = frozenset({END})
 
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
-        check_context(requests, self.context_length)
+        check_prompts(requests, self)
         for index, request in enumerate(requests):
             yield index, [self._follow(request, policy) for policy in (request.policy, *request.branches)]
 

@@ -1,18 +1,24 @@
 """From a conversation to token ids through the model's chat template, the same way in training and at inference.
 
-Text inside a message never becomes a control token: a user who writes "<|im_end|>" gets those characters.
+Text inside a message never becomes a control token: a user who writes "<|im_end|>" gets those characters. A template
+that writes the date (Llama 3.1's, SmolLM3's) is given TODAY, whatever the clock says.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import date
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
 
 if TYPE_CHECKING:  # what only names its types should not wait for torch
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+TODAY = date(2025, 4, 1)  # of every prompt: the paper's day
+PAD = "\v"  # white space that no template writes: where it is gone, the template has trimmed
 
 
 def conversation(prompt: str, system_prompt: str | None) -> list[Message]:
@@ -38,7 +44,10 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """Ids of the templated conversation up to where the assistant's answer begins."""
+    """Ids of the templated conversation up to where the assistant's answer begins.
+
+    Raises ValueError naming a message whose content is no text.
+    """
     return _encode_around(tokenizer, messages, lambda rows: _render(tokenizer, rows, add_generation_prompt=True))
 
 
@@ -49,19 +58,57 @@ def encode_end(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     what is trained would not be what is decoded.
     """
     *before, last = messages
-    mark = _marks(before)[0]
-    start, _, end = _render(tokenizer, [*before, {**last, "content": mark}]).partition(mark)
+    start, _, _, end = _take_apart(tokenizer, before, last)
     if start != _render(tokenizer, before, add_generation_prompt=True):
         raise ValueError("the chat template writes an answered turn differently from its generation prompt")
     return tokenizer(end, add_special_tokens=False)["input_ids"]
 
 
+def render_answer(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+    """The last message's content as the template writes it: trimmed, where the template trims."""
+    *before, last = messages
+    _, left, right, _ = _take_apart(tokenizer, before, last)
+    return _trim(last["content"], left, right)
+
+
+def find_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The control token with which the chat template ends an answer; None if it has none, or there is no template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    try:
+        ids = encode_end(tokenizer, [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
+    except (ValueError, TemplateError):
+        return None
+    return ids[0] if ids and ids[0] in control_ids(tokenizer) else None
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids that no plain text becomes."""
+    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+
+def _take_apart(tokenizer, before: list[Message], last: Message) -> tuple[str, str, str, str]:
+    """What the template writes before and behind the last message's content, and what it leaves of PAD at its sides."""
+    mark = _marks(before)[0]
+    rendered = _render(tokenizer, [*before, {**last, "content": PAD + mark + PAD}])
+    start, left, _, right, end = re.split(f"({PAD}?)({mark})({PAD}?)", rendered, maxsplit=1)
+    return start, left, right, end
+
+
+def _trim(text: str, left: str, right: str) -> str:
+    text = text if left else text.lstrip()
+    return text if right else text.rstrip()
+
+
 def _render(tokenizer, messages: list[Message], **options) -> str:
-    return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    return tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=TODAY.strftime, **options)
 
 
 def _marks(messages: list[Message]) -> list[str]:
     """A place holder for each message and one more, of private-use characters, none of which a message holds."""
+    for i, row in enumerate(messages):
+        if not isinstance(row["content"], str):
+            raise ValueError(f"message {i} ({row['role']}): its content must be text, got {row['content']!r:.60}")
     text = "".join(row["content"] for row in messages)
     opening = next(f"\ue000{i}-" for i in count() if f"\ue000{i}-" not in text)
     return [f"{opening}{i}\ue001" for i in range(len(messages) + 1)]
@@ -69,14 +116,13 @@ def _marks(messages: list[Message]) -> list[str]:
 
 def _encode_around(tokenizer, messages: list[Message], render) -> list[int]:
     """Encode the rendered text; messages that spell a control token are encoded apart, as plain text."""
+    marks = _marks(messages)
     control = tokenizer.all_special_tokens + list(tokenizer.get_added_vocab())
     spelled = {i for i, row in enumerate(messages) if any(token in row["content"] for token in control)}
-    marks = _marks(messages)
-    marked = [{**row, "content": marks[i]} if i in spelled else row for i, row in enumerate(messages)]
-    ids = []
-    for piece in re.split(f"({'|'.join(marks)})", render(marked)):
-        if piece in marks:
-            ids += encode_text(tokenizer, messages[marks.index(piece)]["content"])
-        else:
-            ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    marked = [{**row, "content": PAD + marks[i] + PAD} if i in spelled else row for i, row in enumerate(messages)]
+    first, *pieces = re.split(f"({PAD}?)({'|'.join(marks)})({PAD}?)", render(marked))
+    ids = tokenizer(first, add_special_tokens=False)["input_ids"]
+    for left, mark, right, plain in zip(*(pieces[part::4] for part in range(4))):
+        ids += encode_text(tokenizer, _trim(messages[marks.index(mark)]["content"], left, right))
+        ids += tokenizer(plain, add_special_tokens=False)["input_ids"]
     return ids

@@ -27,22 +27,25 @@ class BadRecord(ValueError):
 def read_jsonl(path: str | Path, cls: type[Row]) -> list[Row]:
     """The rows of a JSON lines file (packed if it ends in .gz) as `cls`; a name with a `*` is that of several files.
 
-    Raises FileNotFoundError, or BadRecord naming file, line and key (bad JSON, missing or unknown key, wrong type).
+    Raises FileNotFoundError, or BadRecord naming file, line and key (bad JSON, missing or unknown key, a key twice,
+    wrong type; a value twice of what is `UNIQUE` to a row of `cls`).
     """
     path = Path(path)
     if "*" in path.name and (files := sorted(path.parent.glob(path.name))):
         return [row for file in files for row in read_jsonl(file, cls)]
-    rows = []
+    rows, seen = [], {}
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             rows.append(_read_line(line, cls, f"{path}, line {number}"))
+            if hasattr(cls, "UNIQUE") and seen.setdefault(value := getattr(rows[-1], cls.UNIQUE), number) != number:
+                raise BadRecord(f"{path}, line {number}: {cls.UNIQUE} {value!r} is also that of line {seen[value]}")
     return rows
 
 
 def _read_line(line: bytes, cls: type[Row], where: str) -> Row:
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_only_once)
     except ValueError as error:  # no JSON, or no UTF-8
         raise BadRecord(f"{where}: not valid JSON ({error}); was the file written to the end?") from None
     if not isinstance(values, dict):
@@ -51,6 +54,14 @@ def _read_line(line: bytes, cls: type[Row], where: str) -> Row:
         return cls(**values)
     except ValidationError as error:
         raise BadRecord(f"{where}: {cls.__name__}: {explain(error)}") from None
+
+
+def _only_once(pairs: list[tuple[str, object]]) -> dict:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"key {twice!r} stands there twice")
+    return values
 
 
 def explain(error: ValidationError) -> str:

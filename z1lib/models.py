@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -21,6 +22,7 @@ from transformers import (
 )
 from trl.chat_template_utils import qwen2_5_chat_template
 
+from z1lib.chat import control_ids, find_end
 from z1lib.files import hash_files
 
 SOURCE = "z1_source.json"  # in the folder of a base model: where it came from
@@ -35,10 +37,13 @@ class ModelUnavailable(RuntimeError):
 def save_base_model(folder: Path, model: str, revision: str | None, package: str | None, seed: int) -> Path:
     """Put a base model into `folder` in Hugging Face format, unless the same is there already, and return the folder.
 
-    `model` is a Hub id or RANDOM_MODEL. Where the `package` (module:file of GGUF weights) is installed its weights are
+    `model` is a Hub id, a folder or RANDOM_MODEL. Where the `package` (module:file of GGUF weights) is installed its weights are
     taken, so that no hub is needed; else the Hub's. Raises ModelUnavailable if neither can be had.
     """
-    source = json.dumps([model, revision, package, seed if model == RANDOM_MODEL else None])
+    content = (
+        [hash_files(sorted(file for file in Path(model).iterdir() if file.is_file()))] if Path(model).is_dir() else []
+    )
+    source = json.dumps([model, revision, package, seed if model == RANDOM_MODEL else None, *content])
     if (folder / SOURCE).exists() and (folder / SOURCE).read_text() == source:
         return folder
     if model == RANDOM_MODEL:
@@ -47,12 +52,14 @@ def save_base_model(folder: Path, model: str, revision: str | None, package: str
         loaded, tokenizer = _load_gguf(*package.split(":"))
     else:
         loaded, tokenizer = _load_hub(model, revision, package)
+    loaded.generation_config = ending_alone(loaded, tokenizer)
     return save_whole(folder, loaded, tokenizer, {SOURCE: source})
 
 
 def save_whole(folder: Path, model: PreTrainedModel, tokenizer, notes: dict[str, str]) -> Path:
     """Save a model with its tokenizer and text files, in the place of what is there; the folder is whole or absent."""
     writing = folder.with_name(folder.name + ".writing")
+    remove_model(writing)  # of a killed one
     model.save_pretrained(writing)
     tokenizer.save_pretrained(writing)
     for name, text in notes.items():
@@ -154,13 +161,37 @@ def make_random_model(seed: int, layers: int = 2, hidden: int = 64) -> tuple[Qwe
 
 
 def end_token_ids(model: str | Path, tokenizer) -> frozenset[int]:
-    """All ids that end a completion: the generation config's (Qwen has two), else the model's, and the tokenizer's."""
+    """All ids that end a completion: see `join_end_ids`. A generation config that is missing or broken has none."""
     try:
-        config = GenerationConfig.from_pretrained(model)
+        generation = GenerationConfig.from_pretrained(model)
     except OSError:
-        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model))
-    ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+        generation = GenerationConfig()
+    return join_end_ids(generation, AutoConfig.from_pretrained(model), tokenizer)
+
+
+def join_end_ids(generation: GenerationConfig, config: PreTrainedConfig, tokenizer) -> frozenset[int]:
+    """The end tokens of the generation config (Qwen has two), the chat template, the tokenizer and the model's config.
+
+    The last is often a library's default, which in another vocabulary is a plain word: such a one counts only where
+    nobody else names any.
+    """
+    named = {*_listed(generation.eos_token_id), *_listed(tokenizer.eos_token_id), *_listed(find_end(tokenizer))}
+    own = set(_listed(config.get_text_config().eos_token_id))
+    return frozenset(named | (own & control_ids(tokenizer) if named else own))
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+def ending_alone(model: PreTrainedModel, tokenizer) -> GenerationConfig:
+    """A generation config for a model that is saved: its end tokens and no sampling settings.
+
+    A penalty that a base model came with would go on into every model trained from it, and decide in whatever decodes
+    them by default.
+    """
+    ends = join_end_ids(model.generation_config, model.config, tokenizer)
+    return GenerationConfig(eos_token_id=sorted(ends), pad_token_id=model.generation_config.pad_token_id)
 
 
 def fingerprint(model: str | Path) -> str:

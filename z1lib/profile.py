@@ -19,11 +19,27 @@ from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy
 EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ each
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
 Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]  # tokens a second
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # tokens a second
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+COLDEST, HOTTEST = 0.01, 100.0  # below it vLLM decodes at this temperature (its _MAX_TEMP), others at their own
 Limit = Annotated[int, Field(ge=0)]
 UNTRAINED = "base"  # the model that nothing was trained on: it has no seed, every training is compared with the same
 # A profile may write one name for a list of one.
 Policies = Annotated[list[str], BeforeValidator(lambda named: [named] if isinstance(named, str) else named)]
+
+
+def is_temperature(value: float) -> bool:
+    """Whether every engine decodes at this temperature: 0, greedy, or one that none of them takes for another."""
+    return not isinstance(value, bool) and (value == 0 or COLDEST <= value <= HOTTEST)
+
+
+def _is_a_temperature(value: float) -> float:
+    if not is_temperature(value):
+        raise ValueError(f"must be 0 (greedy) or from {COLDEST} to {HOTTEST}, got {value}")
+    return value
+
+
+Temperature = Annotated[float, AfterValidator(_is_a_temperature)]
 
 
 class BadProfile(ValueError):
@@ -94,7 +110,7 @@ class Teacher(Section):
     model: str
     servers: list[str]
     max_tokens: Count
-    temperature: float = Field(ge=0, le=100)
+    temperature: Temperature
     top_p: float = Field(gt=0, le=1)
     gpus: int = Field(ge=0)
     tokens_per_second: Rate
@@ -103,7 +119,7 @@ class Teacher(Section):
 class Curation(Section):
     train_source: str
     train_families: dict[str, Count]
-    train_levels: list[int]
+    train_levels: list[Annotated[int, Field(ge=1, le=7)]]  # of the interpreter's programs
     train_problems: Count
     response_token_budget: Count
     test_problems: dict[str, Count]
@@ -134,7 +150,7 @@ class Run(Section):
     order: Literal["longest", "shortest", "random"] = "random"
     within_levels: bool = False
     tokens: Count | None = None
-    seeds: list[int] | None = None  # some of the section's, for a run that is trained less often than the others
+    seeds: list[Seed] | None = None  # some of the section's, for a run that is trained less often than the others
 
     @model_validator(mode="after")
     def _fit_together(self):
@@ -155,7 +171,7 @@ def _named_by_style(run: Any) -> Any:
 
 class Sft(Section):
     runs: dict[str, Annotated[Run, BeforeValidator(_named_by_style)]]
-    seeds: list[int]
+    seeds: list[Seed]
     learning_rate: float = Field(ge=0, le=1)
     warmup_steps: int = Field(ge=0)
     epochs: Count
@@ -174,6 +190,13 @@ class Sft(Section):
 
     @model_validator(mode="after")
     def _fit_together(self):
+        if self.lora:
+            from peft import LoraConfig  # which brings torch: only where it is asked for
+
+            try:
+                LoraConfig(task_type="CAUSAL_LM", **self.lora)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"lora: {error}") from None
         if self.lora and self.fsdp:
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
         for name, run in self.runs.items():
@@ -182,6 +205,27 @@ class Sft(Section):
         if self.average_last and self.fsdp:
             raise ValueError("average_last and fsdp: the mean is kept on one device, it is not sharded")
         return self
+
+
+class TransformersOptions(Section):
+    """What a profile may say to the transformers engine."""
+
+    batch_size: Count | None = None
+    device: str | None = None
+
+
+class ServerOptions(Section):
+    """What a profile may say to the server engine."""
+
+    base_url: str = ""
+    serve_options: dict[str, str | int | float | bool] | None = None
+    api_key: str = ""
+    concurrency: Count = 1
+    retries: Limit = 0
+    one_request: bool = True
+
+
+OPTIONS = {"transformers": TransformersOptions, "server": ServerOptions}  # vLLM's are its own, see `check_options`
 
 
 class Inference(Section):
@@ -201,7 +245,7 @@ class Inference(Section):
     max_tokens: Count
     tokens_per_second: Rate
     n: Count
-    temperature: float = Field(ge=0, le=100)
+    temperature: Temperature
     top_p: float = Field(gt=0, le=1)
 
     @model_validator(mode="after")
@@ -222,6 +266,8 @@ class Inference(Section):
             raise ValueError(f"probe_every: the windows must hold every multiple of {self.probe_every} up to the last")
         if not set(self.other_hint_windows) <= set(self.windows):
             raise ValueError(f"other_hint_windows: {self.other_hint_windows} are not all among the windows")
+        if self.engine in OPTIONS:
+            OPTIONS[self.engine].model_validate(self.engine_options)
         if self.engine == "server" and self.dtype:
             raise ValueError("dtype: a server chooses its own, by serve_options")
         if self.max_tokens < self.windows[-1]:
@@ -237,7 +283,7 @@ class Profile(Section):
     """All numbers of one run."""
 
     name: str
-    seed: int
+    seed: Seed
     hardware: Hardware
     model: Model
     curation: Curation

@@ -1,6 +1,6 @@
 """The rows that pass from one notebook to the next; a row that is made or read has values of its fields' types."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
@@ -11,6 +11,8 @@ STRICT = ConfigDict(strict=True, extra="forbid")  # "1" is no number, a bool no 
 @checked(frozen=True, config=STRICT)
 class Problem:
     """One task. `kind` says how it is graded: "math", "choice", "code" or "text"."""
+
+    UNIQUE: ClassVar = "id"  # completions and grades name their problem by it
 
     id: Annotated[str, Field(min_length=1)]
     prompt: str

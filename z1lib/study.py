@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from z1lib.chat import TODAY
 from z1lib.files import hash_path, written_whole
 from z1lib.profile import Profile
 from z1lib.provenance import PACKAGE, commit, environment, hash_code, peak_memory, read_notebook
@@ -108,7 +109,7 @@ class Study:
             code = hash_code(read_notebook(NOTEBOOKS / f"{stage}.ipynb"))
             made = {"seconds": seconds, "peak_memory_gib": round(peak_memory(), 2), "commit": commit(), "code": code}
             notes["stages"][stage] = {**made, "sha256": hashes, **environment()}
-        notes |= {"profile": self.profile.name, "seed": self.profile.seed}
+        notes |= {"profile": self.profile.name, "seed": self.profile.seed, "date_in_prompts": TODAY.isoformat()}
         with written_whole(file) as unfinished:
             unfinished.write_text(json.dumps(notes, indent=1))
         return pd.DataFrame(notes["stages"]).T[["seconds", "peak_memory_gib", "commit"]]

@@ -74,12 +74,16 @@ def encode_forced(encode: Callable[[str], list[int]], text: str, end_ids: frozen
     return ids
 
 
+def check_count(name: str, value: object, minimum: int = 1) -> None:
+    """Raises ValueError naming the argument unless it is an integer of at least its minimum."""
+    if type(value) is not int or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
 def check_limits(policy, **limits: int) -> None:
     """Raises ValueError naming the first limit that is not an integer of at least its minimum (0, answers 1)."""
     for name, value in limits.items():
-        minimum = 1 if "answer" in name else 0
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(f"{type(policy).__name__}: {name} must be an integer of at least {minimum}, got {value!r}")
+        check_count(f"{type(policy).__name__}: {name}", value, 1 if "answer" in name else 0)
 
 
 def check_windows(windows: list[int]) -> None:

@@ -23,7 +23,7 @@ from z1lib.chat import conversation, encode_prompt
 from z1lib.curation.filters import Faults
 from z1lib.curation.pipeline import LocalExecutor, Rejected, make_exclusion_writer, read_shards, to_rejected
 from z1lib.curation.reader import RowReader
-from z1lib.engines.base import Engine, load_engine
+from z1lib.engines.base import NEUTRAL, Engine, load_engine
 from z1lib.files import hash_path
 from z1lib.inference.decode import generate
 from z1lib.profile import Profile
@@ -165,10 +165,9 @@ class Asker(InferenceRunner):
     """datatrove's runner with a server for every share, the servers in turn."""
 
     def __init__(self, servers: list[str], profile: Profile, prompt: str, writer: JsonlWriter, checkpoints: Path):
-        sampling = profile.curation.teacher.model_dump(include={"max_tokens", "temperature", "top_p"})
         address = {"endpoint_url": servers[0], "api_key": "none"}
         config = InferenceConfig(
-            "endpoint", profile.curation.teacher.model, **address, default_generation_params=sampling
+            "endpoint", profile.curation.teacher.model, **address, default_generation_params=_sampling(profile)
         )
         rollout = partial(ask, seed=profile.seed, prompt=prompt)
         super().__init__(rollout, config, writer, checkpoints_local_dir=str(checkpoints), records_per_chunk=SAVE_EVERY)
@@ -221,9 +220,14 @@ async def ask(document: Document, generate: Callable, seed: int, prompt: str) ->
     return {"text": text, "truncated": result.finish_reason == "length"}
 
 
+def _sampling(profile: Profile) -> dict:
+    """What every request states, so that a server adds nothing of the model's own (`engines.base.NEUTRAL`)."""
+    return {**profile.curation.teacher.model_dump(include={"max_tokens", "temperature", "top_p"}), **NEUTRAL}
+
+
 def _key(files, names, profile: Profile, evolution: str | None, shares: int) -> str:
-    sampling = profile.curation.teacher.model_dump(include={"model", "max_tokens", "temperature", "top_p"})
-    whole = [[hash_path(Path(file)) for file in files], names, sampling, profile.seed, profile.curation.train_problems]
+    asked = [profile.curation.teacher.model, _sampling(profile), profile.seed, profile.curation.train_problems]
+    whole = [[hash_path(Path(file)) for file in files], names, *asked]
     return hashlib.sha256(json.dumps([*whole, prompt_of(evolution), shares]).encode()).hexdigest()[:16]
 
 

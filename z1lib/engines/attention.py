@@ -5,6 +5,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from z1lib.attention import refuse_beyond
 from z1lib.engines.cache import PAGE
 
 
@@ -15,6 +16,7 @@ def paged_attention(module, query, key, value, attention_mask, **options):
     one. The query heads that share a key head are the rows of one product, which reads it once (grouped-query
     attention).
     """
+    refuse_beyond(module, options)
     if not isinstance(key, list):
         mask = None if attention_mask is None or not attention_mask.numel() else attention_mask
         return sdpa_attention_forward(module, query, key, value, mask, **options)

@@ -1,10 +1,11 @@
 """Engines: one file each, one call. An engine decodes requests under policies and yields them as they finish."""
 
 import hashlib
-import importlib
+import importlib.util
+import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Protocol, get_args
 
@@ -76,6 +77,7 @@ class Engine(Protocol):
     tokenizer: object
     end_ids: frozenset[int]
     context_length: int
+    vocabulary: int  # token ids are below it
 
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """Yield (index of the request, [its own completion, one for each branch]) as requests finish.
@@ -96,7 +98,9 @@ class Track:
     def __post_init__(self):
         self.waiting = dict(enumerate(self.request.branches, start=1))
 
-    def part(self, ids: Sequence[int], put: Sequence[int], ended: bool) -> list[tuple[int, Policy, list[int], list[int]]]:
+    def part(
+        self, ids: Sequence[int], put: Sequence[int], ended: bool
+    ) -> list[tuple[int, Policy, list[int], list[int]]]:
         """The branches that leave now that the request has these ids: (number, policy, their ids with the hint, put).
 
         An end token as the last id a window allows is a natural end, and that branch does not leave.
@@ -174,9 +178,29 @@ def load_engine(name: str, model: str, dtype: str | None = None, **options) -> E
     return getattr(module, f"{name.title()}Engine")(model, dtype=dtype, **options)
 
 
-def check_context(requests: Sequence[Request], context_length: int, first: int = 0) -> None:
-    """Raises ValueError before decoding if a prompt and all its policy may write do not fit the model's context."""
+def check_options(name: str, options: dict) -> None:
+    """Raises ValueError naming an option that vLLM has not; those of the other engines the profile itself knows.
+
+    Where vLLM is not installed yet, nothing is known and nothing refused.
+    """
+    if name != "vllm" or not options or not importlib.util.find_spec("vllm"):
+        return
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {*inspect.signature(LLM).parameters, *(one.name for one in fields(EngineArgs))}
+    if unknown := sorted(set(options) - known):
+        raise ValueError(f"engine_options: vLLM has no option {unknown[0]!r}")
+
+
+def check_prompts(requests: Sequence[Request], engine: "Engine", first: int = 0) -> None:
+    """Raises ValueError before decoding for a prompt that is empty, holds ids that are none of the model's, or does not
+    fit its context with all its policy may write."""
+    context_length, vocabulary = engine.context_length, engine.vocabulary
     for index, request in enumerate(requests, start=first):
+        strange = next((i for i in request.prompt_ids if type(i) is not int or not 0 <= i < vocabulary), None)
+        if strange is not None:
+            raise ValueError(f"prompt {index}: {strange!r} is none of the {vocabulary:,} token ids of the model")
         longest = max(policy.max_tokens for policy in (request.policy, *request.branches))
         if len(request.prompt_ids) + longest > context_length:
             raise ValueError(

@@ -93,9 +93,6 @@ class PagedCache(Cache):
     """Rows 0 .. n-1 of the batch live in slots 0 .. n-1; `lengths[i]` positions of slot i are filled."""
 
     def __init__(self, config: PreTrainedConfig, device: str):
-        layer_types = getattr(config.get_text_config(), "layer_types", None) or ["full_attention"]
-        if set(layer_types) != {"full_attention"}:
-            raise ValueError(f"the transformers engine needs full attention in every layer, not {set(layer_types)}")
         self.room, self.device = _Room(), device
         super().__init__(layers=[_PagedLayer(self.room) for _ in range(config.get_text_config().num_hidden_layers)])
         self.lengths: list[int] = []

@@ -30,7 +30,7 @@ from z1lib.engines.base import (
     EngineUnavailable,
     Request,
     Track,
-    check_context,
+    check_prompts,
     extend_chosen,
     extend_forced,
     policy_arguments,
@@ -38,7 +38,7 @@ from z1lib.engines.base import (
 )
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy, ShiftedWindow
+from z1lib.window import Policy, ShiftedWindow, check_count
 
 START_S = 30  # for each of the two questions that are asked before decoding
 COMPLETION_S = 3600  # for one whole answer, which is silent until its end; sending it again included
@@ -72,6 +72,7 @@ class ServerEngine:
         retries: int = 60,
         one_request: bool = True,
     ):
+        check_count("concurrency", concurrency)
         if dtype is not None:
             raise ValueError("the server has chosen its dtype: start it with --dtype")
         if serve_options is not None:
@@ -100,7 +101,7 @@ class ServerEngine:
         with _loop() as loop:
             try:
                 while started < len(requests) or running:
-                    check_context(requests[started:], self.context_length, first=started)
+                    check_prompts(requests[started:], self, first=started)
                     for index in range(started, len(requests)):
                         running[index] = asyncio.run_coroutine_threadsafe(session.complete(requests[index]), loop)
                         running[index].add_done_callback(lambda future, index=index: done.put(index))
@@ -235,7 +236,10 @@ class _Session:
             before = len(ids)
             async with aclosing(self._receive(request, policy, ids, put, costs, stream)) as tokens:
                 async for token in tokens:
-                    if policy.step(ids, put).force not in (None, token):  # the server does not know: the rest is in vain
+                    if policy.step(ids, put).force not in (
+                        None,
+                        token,
+                    ):  # the server does not know: the rest is in vain
                         break
                     own = extend_chosen(policy, ids, put, token)
                     ended = own and token in self.engine.end_ids

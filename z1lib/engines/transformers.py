@@ -16,15 +16,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from z1lib.attention import INSTEAD, UnsupportedModel, check_same, draw_row, find_reach
 from z1lib.cost import Cost
 from z1lib.engines.attention import PAGED
-from z1lib.engines.base import Decoded, Request, Track, check_context, derive_seed, extend_chosen, extend_forced
+from z1lib.engines.base import Decoded, Request, Track, check_prompts, derive_seed, extend_chosen, extend_forced
 from z1lib.engines.cache import PagedCache, bytes_per_position
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy
+from z1lib.window import Policy, check_count
 
 # Large pages of memory, on Linux: far fewer page faults where tensors are allocated anew. torch reads it once.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -79,17 +80,25 @@ class TransformersEngine:
     """
 
     def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int | None = None, **options):
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype or "auto", attn_implementation=PAGED, **options
-        )
+        self.reach = find_reach(AutoConfig.from_pretrained(model))
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                model, dtype=dtype or "auto", attn_implementation=PAGED, **options
+            )
+        except KeyError as error:  # of a model whose attention is not to be chosen
+            raise UnsupportedModel(f"{model} has an attention that cannot be replaced: {INSTEAD}") from error
         self.model = loaded.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
         self.arithmetic = f"transformers {self.model.dtype}"
         self.end_ids = end_token_ids(model, self.tokenizer)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
+        self.vocabulary = self.model.get_input_embeddings().num_embeddings
         self.batch_size = batch_size
+        self._check_attention()
 
     @torch.inference_mode()
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
@@ -100,7 +109,8 @@ class TransformersEngine:
         size = 1
         while len(tracks) < len(requests) or queue or batch.rows:
             fresh = range(len(tracks), len(requests))
-            check_context([requests[i] for i in fresh], self.context_length, first=fresh.start)
+            check_prompts([requests[i] for i in fresh], self, first=fresh.start)
+            self._check_reach([requests[i] for i in fresh], first=fresh.start)
             # Long prompts tend to have long completions: started first they do not run on alone.
             queue.extend(sorted(fresh, key=lambda i: -len(requests[i].prompt_ids)))
             tracks.extend(Track(requests[i]) for i in fresh)
@@ -114,6 +124,29 @@ class TransformersEngine:
                 if tracks[index].complete():
                     yield index, tracks[index].collect()
             batch.moved.clear()
+
+    @torch.inference_mode()
+    def _check_attention(self) -> None:
+        """Raises UnsupportedModel unless decoding gives what the model gives by itself."""
+
+        def decode(ids: torch.Tensor) -> torch.Tensor:
+            """The first half is read at once, the second a token at a time."""
+            batch, half = _Batch(self.model, self.device, []), len(ids) // 2
+            batch.cache.append(1)
+            batch.read([0], [ids[:half].tolist()])
+            return torch.cat([batch.feed([token])[:1] for token in ids[half:].tolist()])
+
+        check_same(self.model, decode, draw_row(self.model, self.reach))
+
+    def _check_reach(self, requests: list[Request], first: int) -> None:
+        """Raises ValueError for a completion that may grow beyond what every layer of the model looks back on."""
+        for index, request in enumerate(requests if self.reach else [], start=first):
+            longest = len(request.prompt_ids) + max(one.max_tokens for one in (request.policy, *request.branches))
+            if longest > self.reach:
+                raise ValueError(
+                    f"prompt {index}: up to {longest} tokens, and layers of this model look back on {self.reach}, which "
+                    "this engine does not imitate: take engine 'vllm', or lower the window or the answer budget"
+                )
 
     def _fitting(self, requests: Iterable[Request]) -> int:
         """How many completions are decoded together: what was asked, or MOST, unless the memory holds fewer.
@@ -153,14 +186,24 @@ class _Batch:
         """Give every row its next id, let finished rows go and branches part."""
         if not self.rows:
             return
-        positions, mask = self.cache.open_all()
-        ids = [row.last() for row in self.rows]
-        ids = torch.tensor(ids + [0] * (len(positions) - len(ids)), device=self.device)[:, None]
-        logits = self._run(self.model, ids, mask, positions).logits[:, -1]
+        logits = self.feed([row.last() for row in self.rows])
         for row, token, own in zip(self.rows, _likeliest(logits), logits):
             row.extend(token, own, end_ids)
         self._settle()
         self._fill()
+
+    def feed(self, ids: list[int]) -> torch.Tensor:
+        """Feed one id to every slot. Returns the logits (slots or some more, vocabulary) of the next."""
+        positions, mask = self.cache.open_all()
+        ids = torch.tensor(ids + [0] * (len(positions) - len(ids)), device=self.device)[:, None]
+        return self._run(self.model, ids, mask, positions).logits[:, -1]
+
+    def read(self, slots: list[int], ids: list[list[int]]) -> None:
+        """Feed these slots, each its ids."""
+        counts = [len(own) for own in ids]
+        filled = [own + [0] * (max(counts) - len(own)) for own in ids]
+        positions, mask = self.cache.open(slots, counts)
+        self._run(self.model.base_model, torch.tensor(filled, device=self.device), mask, positions)
 
     def _fill(self) -> None:
         """Feed every row the ids its cache lacks, but the last, a few rows of about equally many at a time."""
@@ -171,12 +214,9 @@ class _Batch:
             if len(row.request.prompt_ids) + len(row.ids) - filled[slot] > 1
         }
         for slots in _groups(lacking, filled):
-            counts = [len(lacking[slot]) for slot in slots]
-            ids = [lacking[slot] + [0] * (max(counts) - count) for slot, count in zip(slots, counts)]
-            positions, mask = self.cache.open(slots, counts)
-            self._run(self.model.base_model, torch.tensor(ids, device=self.device), mask, positions)
-            for slot, count in zip(slots, counts):
-                self.rows[slot].prefilled += count
+            self.read(slots, [lacking[slot] for slot in slots])
+            for slot in slots:
+                self.rows[slot].prefilled += len(lacking[slot])
 
     def _settle(self) -> None:
         going = [self._advance(row) for row in self.rows]

@@ -24,7 +24,7 @@ from z1lib.engines.base import (
     Decoded,
     Request,
     Track,
-    check_context,
+    check_prompts,
     extend_chosen,
     extend_forced,
     policy_arguments,
@@ -73,6 +73,7 @@ class VllmEngine:
         config = self.llm.llm_engine.vllm_config
         self.arithmetic = f"vllm {config.model_config.dtype} {config.model_config.quantization}"
         self.context_length = config.model_config.max_model_len
+        self.vocabulary = config.model_config.get_vocab_size()
         self.reads_stale_ids = config.scheduler_config.async_scheduling and not config.use_v2_model_runner
         self.started = 0
 
@@ -83,7 +84,7 @@ class VllmEngine:
         try:
             while len(tracks) < len(requests) or running:
                 fresh = range(len(tracks), len(requests))
-                check_context([requests[i] for i in fresh], self.context_length, first=fresh.start)
+                check_prompts([requests[i] for i in fresh], self, first=fresh.start)
                 for index in fresh:
                     request = requests[index]
                     tracks.append(Track(request))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from z1lib.engines.base import Decoded, Engine, Request, sampling_settings
 from z1lib.files import Journal, exclusive
+from z1lib.profile import COLDEST, HOTTEST, is_temperature
 from z1lib.progress import bar
 from z1lib.records import Completion
-from z1lib.window import HINT, Policy, ShiftedWindow, at, check_windows
+from z1lib.window import HINT, Policy, ShiftedWindow, at, check_count, check_windows
 
 Prompt = str | list[int]
 
@@ -83,7 +84,7 @@ def sweep(
     Each prompt and sample is decoded once. `names` are the problems' ids. Rows already in `journal` are not decoded
     again; new ones are appended as their request finishes, so a rerun after a kill goes on where it stopped.
     """
-    check_sampling(n, temperature, top_p)
+    check_sampling(n, temperature, top_p, seed)
     encoded = [encode_templated(engine, prompt) for prompt in prompts]
     sampling = [(sample, temperature, top_p, seed) for sample in range(n)]
     requests = [make_request(engine, ids, group, *one) for ids, group in zip(encoded, groups) for one in sampling]
@@ -102,23 +103,37 @@ def sweep(
     return [[replace(stored[key], model=model, problem_id=name) for key in own] for name, own in zip(named, keys)]
 
 
-def check_sampling(n: int, temperature: float, top_p: float) -> None:
-    """Raises ValueError naming the first value that is out of range."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be an integer of at least 1, got {n!r}")
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise ValueError(f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}")
+def check_sampling(n: int, temperature: float, top_p: float, seed: int) -> None:
+    """Raises ValueError naming the first value that is out of range; NaN is in none."""
+    check_count("n", n)
+    if not is_temperature(temperature):
+        raise ValueError(f"temperature must be 0 (greedy) or from {COLDEST} to {HOTTEST}, got {temperature!r}")
+    if isinstance(top_p, bool) or not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p!r}")
+    if type(seed) is not int:
+        raise ValueError(f"seed must be an integer, got {seed!r}")
 
 
 def encode_templated(engine: Engine, prompt: Prompt) -> list[int]:
-    """The ids of a prompt or of a forced text: control tokens it spells are recognised, none is added."""
+    """The ids of a prompt or of a forced text: control tokens it spells are recognised, none is added.
+
+    Raises ValueError for what is neither text nor a list.
+    """
     if isinstance(prompt, str):
         return engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if not isinstance(prompt, list | tuple):
+        raise ValueError(f"a prompt must be text or a list of token ids, got {prompt!r:.60}")
     return list(prompt)
 
 
 def make_request(engine, prompt_ids, policies, sample=0, temperature=0.0, top_p=1.0, seed=0) -> Request:
-    """One request for the last (longest) policy with the others as its branches, all bound to the tokenizer."""
+    """One request for the last (longest) policy with the others as its branches, all bound to the tokenizer.
+
+    Raises ValueError for what is no policy.
+    """
+    for policy in policies:
+        if isinstance(policy, type) or not hasattr(policy, "bind"):
+            raise ValueError(f"a policy such as ShiftedWindow(64) was expected, got {policy!r}")
     bound = [policy.bind(lambda text: encode_templated(engine, text), engine.end_ids) for policy in policies]
     return Request(list(prompt_ids), bound[-1], tuple(bound[:-1]), sample, temperature, top_p, seed)
 

@@ -122,8 +122,12 @@ def sweep_problems(
     """Completions of every problem under its group of policies, the longest last, decoded once a problem and sample.
 
     `system_prompt_of` gives the system prompt of a source of problems, None for the chat template's own.
-    `journal` as in `decode.sweep`, which this is. The order is: problem, sample, policy.
+    `journal` as in `decode.sweep`, which this is. The order is: problem, sample, policy. Raises ValueError naming an id
+    that two problems have.
     """
+    twice = [name for name, count in Counter(problem.id for problem in problems).items() if count > 1]
+    if twice:
+        raise ValueError(f"{len(twice)} ids are those of several problems, the first is {twice[0]!r}")
     asked = [conversation(problem.prompt, system_prompt_of(problem.source)) for problem in problems]
     prompts = [encode_prompt(engine.tokenizer, messages) for messages in asked]
     names = [problem.id for problem in problems]

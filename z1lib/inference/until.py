@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from z1lib.engines.base import Engine, Request, check_context
+from z1lib.engines.base import Engine, Request, check_prompts
 from z1lib.grading.answers import extract_answer, extract_code
 from z1lib.inference.decode import Prompt, check_sampling, complete_one, encode_templated, make_request
 from z1lib.progress import bar
@@ -43,7 +43,7 @@ def generate_until(
     budget = rule.budget or stored
     if along not in AXES or budget is None or budget > stored:
         raise ValueError(f"{rule} along {along!r}: 'sample' takes a budget, 'window' as many policies as the budget")
-    check_sampling(budget, temperature, top_p)
+    check_sampling(budget, temperature, top_p, seed)
     policies = policy[:budget] if along == "window" else [policy] * budget
     if along == "window":
         check_windows([one.window for one in policies])
@@ -52,7 +52,7 @@ def generate_until(
         [make_request(engine, ids, [one], i, temperature, top_p, seed) for i, one in zip(samples, policies)]
         for ids in (encode_templated(engine, prompt) for prompt in prompts)
     ]
-    check_context([own[-1] for own in asked], engine.context_length)
+    check_prompts([own[-1] for own in asked], engine)
     rule = replace(rule, budget=budget)
     return _draw(engine, asked, lambda rows: _choose(rows, policies, rule, along, answer_of), along)
 

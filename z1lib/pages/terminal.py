@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from z1lib.files import Busy, exclusive
 from z1lib.profile import BadProfile, Profile, load_profile
 from z1lib.progress import MARK, SECONDS
 from z1lib.provenance import PACKAGE
@@ -27,11 +28,18 @@ class StageFailed(RuntimeError):
 def run_stage(stage: str, profile: Profile, runs_dir: Path = Path("runs"), verbose: bool = False) -> Path:
     """Execute a notebook by papermill into `runs/<profile>/`, where it appears when it has run to its end.
 
-    What it prints goes to a log beside it; the terminal shows how far it is, or all of it. Raises StageFailed.
-    KeyboardInterrupt leaves nothing half-written, and the next call goes on from what the stage has kept.
+    What it prints goes to a log beside it; the terminal shows how far it is, or all of it. Raises StageFailed, and Busy
+    where another process runs the same stage. KeyboardInterrupt leaves nothing half-written, and the next call goes on
+    from what the stage has kept.
     """
     folder = runs_dir / profile.name
     folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / stage):  # another run of it would write the same log
+        return _run(stage, profile, runs_dir, verbose)
+
+
+def _run(stage: str, profile: Profile, runs_dir: Path, verbose: bool) -> Path:
+    folder = runs_dir / profile.name
     done, log, running, failed, before = (
         folder / f"{stage}.{kind}" for kind in ("ipynb", "log", "running.ipynb", "failed.ipynb", "before.ipynb")
     )
@@ -157,7 +165,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         run_stage(given.stage, load_profile(given.profile), verbose=given.verbose)
-    except (BadProfile, StageFailed) as error:
+    except (BadProfile, Busy, StageFailed) as error:
         print(error)
         return 1
     except KeyboardInterrupt:

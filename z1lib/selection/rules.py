@@ -5,11 +5,12 @@ candidate without an answer costs, and is chosen only where none has one. Ties g
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Protocol
 
 from z1lib.cost import Cost
+from z1lib.window import check_count
 from z1lib.grading.equivalence import is_equivalent
 
 Same = Callable[[str, str], bool]
@@ -40,9 +41,10 @@ class _Rule:
     same: Same = field(default=is_same_answer, repr=False, kw_only=True)
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if type(value) is int and value < 1:
-                raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {value}")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type in (int, int | None) and not (value is None and one.type != int):
+                check_count(f"{type(self).__name__}: {one.name}", value)
 
     def choose(self, drawn):
         if self.budget is None or len(drawn) < self.budget:

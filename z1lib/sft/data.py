@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text
+from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text, find_end, render_answer
 from z1lib.profile import Profile
 from z1lib.records import Trajectory
 
@@ -44,9 +44,10 @@ def tokenize_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError("the last message must be the assistant's: it is what is learned")
     prompt = encode_prompt(tokenizer, messages[:-1])
-    response = encode_text(tokenizer, messages[-1]["content"])
+    text = render_answer(tokenizer, messages)
+    response = encode_text(tokenizer, text)
     end, *after = encode_end(tokenizer, messages)
-    learned = mask_line(tokenizer, messages[-1]["content"], response, messages[-1].get("unlearned", ""))
+    learned = mask_line(tokenizer, text, response, messages[-1].get("unlearned", ""))
     labels = [IGNORE] * len(prompt) + learned + [end] + [IGNORE] * len(after)
     return {"input_ids": prompt + response + [end] + after, "labels": labels}
 
@@ -67,8 +68,14 @@ def tokenize_rows(rows: list[Trajectory], tokenizer: PreTrainedTokenizerBase, pr
     """The examples of `rows`, in their order.
 
     Raises UnfitExamples counting and naming those longer than `max_length`, which the trainer would cut, and those
-    without a learned token: none is ever dropped in silence.
+    without a learned token: none is ever dropped in silence. Also for a chat template that ends an answer with plain
+    text: no decoding would end there (`models.end_token_ids`).
     """
+    if rows and find_end(tokenizer) is None:
+        raise UnfitExamples(
+            "the tokenizer's chat template ends an answer without a control token, so that what is learned could not "
+            "end what is decoded: take a base model whose template ends with its end token"
+        )
     examples = []
     for row in rows:
         messages = [

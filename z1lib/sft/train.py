@@ -18,12 +18,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
 
+from z1lib.attention import INSTEAD, UnsupportedModel
 from z1lib.files import exclusive
 from z1lib.hardware import has_bf16_units
-from z1lib.models import fingerprint, save_whole
+from z1lib.models import ending_alone, fingerprint, save_whole
 from z1lib.profile import Profile
 from z1lib.records import Trajectory
-from z1lib.sft.attention import BY_EXAMPLE
+from z1lib.sft.attention import BY_EXAMPLE, check_attention
 from z1lib.sft.averaging import MeanOfLast
 from z1lib.sft.card import write_card
 from z1lib.sft.data import IGNORE, tokenize_rows
@@ -200,21 +201,35 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
     torch.manual_seed(profile.seed)
     if profile.sft.fsdp.get("cpu_ram_efficient_loading"):
         enable_fsdp_ram_efficient_loading()  # transformers looks for it before the Trainer would say so
+    examples = tokenize_rows(rows, tokenizer, profile)
     trainer = ResponseTrainer(
         MeanOfLast(profile.sft.average_last),
-        model=AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32,
-            attn_implementation="flash_attention_2" if is_flash_attn_2_available() and has_bf16_units() else BY_EXAMPLE,
-        ),
+        model=load_model(base, profile, max(len(example["input_ids"]) for example in examples)),
         args=config,
-        train_dataset=Dataset.from_list(tokenize_rows(rows, tokenizer, profile)),
+        train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **profile.sft.lora) if profile.sft.lora else None,
         callbacks=[Progress()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def load_model(base: Path, profile: Profile, longest: int) -> PreTrainedModel:
+    """The model to train, shown to learn under the attention it is given what it would under its own.
+
+    `longest`: tokens of the longest example. Raises UnsupportedModel. Flash attention knows windows and caps by itself;
+    where FSDP gives the weights to one process, the others have nothing to try.
+    """
+    attention = "flash_attention_2" if is_flash_attn_2_available() and has_bf16_units() else BY_EXAMPLE
+    dtype = DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention)
+    except KeyError as error:  # of a model whose attention is not to be chosen
+        raise UnsupportedModel(f"{base} has an attention that cannot be replaced: {INSTEAD}") from error
+    if attention == BY_EXAMPLE and not any(parameter.is_meta for parameter in model.parameters()):
+        check_attention(model, longest)
+    return model
 
 
 def gather_model(trainer: SFTTrainer, dtype: torch.dtype) -> PreTrainedModel:
@@ -228,20 +243,19 @@ def gather_model(trainer: SFTTrainer, dtype: torch.dtype) -> PreTrainedModel:
     if trainer.is_world_process_zero():
         whole.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
         whole.tie_weights()
-        whole.generation_config = model.generation_config
+        whole.generation_config = ending_alone(model, trainer.processing_class)
     return whole
 
 
 def hash_recipe(rows: list[Trajectory], base: Path, profile: Profile) -> str:
-    """A hash of all that determines a trained model: the examples, the base weights, the recipe."""
+    """A hash of all that determines a trained model: the examples' token ids, the base weights, the recipe."""
     config = make_config(profile, Path("."))
     recipe = {key: value for key, value in vars(config).items() if key in RECIPE}
     beyond = {"fp16": config.fp16, "lora": profile.sft.lora, "average_last": profile.sft.average_last}
     beyond["processes"] = profile.hardware.gpus if profile.hardware.gpus > 1 else 0
     recipe |= {key: value for key, value in beyond.items() if value}  # what is off leaves the hash as it is without it
-    whole = json.dumps(
-        [[vars(row) for row in rows], fingerprint(base), profile.model.system_prompt, recipe], sort_keys=True
-    )
+    examples = tokenize_rows(rows, AutoTokenizer.from_pretrained(base), profile)
+    whole = json.dumps([examples, fingerprint(base), recipe], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
 
