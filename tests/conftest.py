@@ -29,7 +29,7 @@ class ToyTokenizer:
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return "".join(chr(i) for i in ids)
 
-    def apply_chat_template(self, messages, tokenize=False, add_generation_prompt=False) -> str:
+    def apply_chat_template(self, messages, tokenize=False, add_generation_prompt=False, **_) -> str:
         return "".join(f"{row['role'][0]}:{row['content']}\n" for row in messages) + "a:" * add_generation_prompt
 
     all_special_tokens: list[str] = []

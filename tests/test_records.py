@@ -45,6 +45,20 @@ def test_a_bad_row_is_named_by_file_line_and_key(tmp_path, row, message):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": "a", "prompt": "q", "kind": "text", "reference": "1"}', "line 2: id 'a' is also that of line 1"),
+        ('{"id": "b", "id": "c", "prompt": "q", "kind": "text", "reference": "1"}', "key 'id' stands there twice"),
+    ],
+)
+def test_an_id_or_a_key_that_is_there_twice_is_named(tmp_path, line, said):
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"id": "a", "prompt": "q", "kind": "text", "reference": "1"}\n' + line + "\n")
+    with pytest.raises(BadRecord, match=said):
+        read_jsonl(file, Problem)
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", [Problem(**PROBLEM)])
     before = path.read_text()

@@ -7,7 +7,8 @@ Ground: small; it imports nothing of ours but itself, and every stage stands on 
   window        the Shifted Thinking Window and its rivals: pure policies, per token
   stats         intervals, paired tests, ratios: arrays in, numbers out
   chat          from a conversation to token ids
-  models        where a base model comes from, and what identifies it
+  models        where a base model comes from, what ends its answers, and what identifies it
+  attention     is a model's own attention the plain kind that ours computes
   profile       the numbers of one run, checked
   provenance    what a result was made by: commit, code, machine, versions
   hardware      what this machine has, and which profile fits it

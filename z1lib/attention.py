@@ -1,8 +1,8 @@
 """The guard: is a model's attention of the plain kind that our own computes? The engine and the trainer both ask.
 
-Plain is: every token attends to all before it, by a softmax over scaled products and nothing else. What a model adds to
-that (a sliding window, a soft cap, sinks, a state beside it) would be left out in silence. docs/MODELS.md lists what was
-tried.
+Plain is: every token attends to all before it, by a softmax over scaled products and nothing else. What a model adds
+to that (a sliding window, a soft cap, sinks, a state beside it) would be left out in silence. docs/MODELS.md lists what
+was tried.
 """
 
 from collections.abc import Callable

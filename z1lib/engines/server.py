@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from email.utils import parsedate_to_datetime
 
@@ -46,6 +46,7 @@ TOKEN_S = 600  # from one token of a stream to the next
 LONGEST_WAIT_S = 3600  # that a server may ask for (Retry-After)
 CLIENT_WAITS_S = 120  # that openai's client itself waits when asked to; it takes a longer wait for a refusal
 EMPTY_ANSWERS = 5  # in a row, before the server is given up
+TRIES_EACH = 2  # more, of several servers, before the next one is asked
 
 
 class ServerError(EngineUnavailable):
@@ -55,17 +56,18 @@ class ServerError(EngineUnavailable):
 class ServerEngine:
     """Decodes through HTTP, at most `concurrency` prompts at once (the branches of a prompt come on top).
 
-    `model` is the folder or Hub id of the served weights, for tokenizer and end tokens. With `serve_options` (see
-    engines/serving.py) it starts `vllm serve` itself, and stops it when the engine is let go. A request is sent again
-    up to `retries` times, at most 8 s apart if the server does not say when. `one_request` False decodes in pieces even
-    where the server follows policies.
+    `model` is the folder or Hub id of the served weights, for tokenizer and end tokens. Of several `base_url` each
+    prompt has its own (whose cache knows it), and the next ones in turn where that is out of reach. With
+    `serve_options` (see engines/serving.py) it starts `vllm serve` itself, and stops it when the engine is let go. A
+    request is sent again up to `retries` times, at most 8 s apart if the server does not say when. `one_request` False
+    decodes in pieces even where the server follows policies.
     """
 
     def __init__(
         self,
         model: str,
         dtype: str | None = None,
-        base_url: str = "http://127.0.0.1:8000/v1",
+        base_url: str | list[str] = "http://127.0.0.1:8000/v1",
         serve_options: dict | None = None,
         api_key: str = "none",
         concurrency: int = 64,
@@ -78,20 +80,25 @@ class ServerEngine:
         if serve_options is not None:
             base_url, stop = serve(model, **serve_options)
             self.stop = weakref.finalize(self, stop)
-        self.base_url, self.concurrency = base_url, concurrency
-        self.options = {"base_url": base_url, "api_key": api_key, "max_retries": retries}
-        self.options["timeout"] = httpx.Timeout(COMPLETION_S, connect=10)
+        self.base_urls, self.concurrency = [base_url] if isinstance(base_url, str) else list(base_url), concurrency
+        self.retries, self.options = retries, {"api_key": api_key, "timeout": httpx.Timeout(COMPLETION_S, connect=10)}
+        self.options["max_retries"] = retries if len(self.base_urls) == 1 else min(retries, TRIES_EACH)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
         # null: what it has is unknown
-        self.arithmetic = f"server {self._ask_version()} {json.dumps(serve_options, sort_keys=True)}"
+        versions = " ".join(sorted({ask_version(url) for url in self.base_urls}))
+        self.arithmetic = f"server {versions} {json.dumps(serve_options, sort_keys=True)}"
         self.end_ids = end_token_ids(model, self.tokenizer)
         config = AutoConfig.from_pretrained(model).get_text_config()
         self.vocabulary = max(config.vocab_size, len(self.tokenizer))
-        served = self._find_served(self._ask(lambda client: client.models.list()))
-        self.served = served.id
-        self.context_length = getattr(served, "max_model_len", None) or config.max_position_embeddings
-        self.follows_policies = one_request and self._tries_policies()
+        served = [self._find_served(url) for url in self.base_urls]
+        if len(names := {one.id for one in served}) > 1:
+            raise ServerError(f"{', '.join(self.base_urls)} serve different models: {', '.join(sorted(names))}")
+        self.served = served[0].id
+        self.context_length = min(
+            getattr(one, "max_model_len", None) or config.max_position_embeddings for one in served
+        )
+        self.follows_policies = one_request and all(self._tries_policies(url) for url in self.base_urls)
 
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """See `Engine.decode`. Raises ServerError when the endpoint refuses a request or stays out of reach."""
@@ -111,7 +118,7 @@ class ServerEngine:
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
 
-    def body(self, request: Request, policy: Policy, ids: list[int], put: list[int], stream: bool) -> dict:
+    def body(self, request: Request, policy: Policy, ids: list[int], stream: bool, put: Sequence[int] = ()) -> dict:
         """One HTTP request that goes on behind `ids`, as far as the policy lets the server go alone."""
         limit, of = policy.max_tokens, ()
         if not self.follows_policies:
@@ -128,73 +135,62 @@ class ServerEngine:
             "extra_body": {**extra, **sampling_settings(request, len(ids))},
         }
 
-    def _ask_version(self) -> str:
-        """What the server says it is; another version may decode otherwise. vLLM tells it, others need not."""
-        try:
-            answer = httpx.get(self.base_url.removesuffix("/v1") + "/version", timeout=START_S).json()
-        except (httpx.HTTPError, ValueError):
-            return "of an unknown version"
-        return f"vllm {answer['version']}" if isinstance(answer, dict) and "version" in answer else "of an unknown kind"
-
-    def _find_served(self, page):
-        models = getattr(page, "data", None) or []
+    def _find_served(self, url: str):
+        models = getattr(self._ask(url, lambda client: client.models.list()), "data", None) or []
         names = [model.id for model in models]
         if len(models) != 1 and self.model_name not in names:
-            raise ServerError(f"{self.base_url} serves {names}, not {self.model_name!r}")
+            raise ServerError(f"{url} serves {names}, not {self.model_name!r}")
         return models[names.index(self.model_name) if self.model_name in names else 0]
 
-    def _tries_policies(self) -> bool:
+    def _tries_policies(self, url: str) -> bool:
         """Whether the server forces a hint when asked to: whether it has our processor."""
         ids = tuple(self.tokenizer("The window is shut.", add_special_tokens=False)["input_ids"])
         self.follows_policies = True
         policy = ShiftedWindow(0, max_answer_tokens=1, hint_ids=ids)
-        body = {**self.body(Request([ids[0]], policy), policy, [], [], stream=False), "max_tokens": len(ids)}
+        body = {**self.body(Request([ids[0]], policy), policy, [], stream=False), "max_tokens": len(ids)}
         try:
-            return self.read_ids(self._ask(lambda client: client.completions.create(**body))) == list(ids)
+            return self.read_ids(self._ask(url, lambda client: client.completions.create(**body)), url) == list(ids)
         except ServerError as error:
             if isinstance(error.__cause__, openai.BadRequestError):  # it does not know the argument
                 return False
             raise
 
-    def _ask(self, call: Callable[[openai.AsyncOpenAI], Awaitable]):
-        """The answer to one call outside of decoding."""
+    def _ask(self, url: str, call: Callable[[openai.AsyncOpenAI], Awaitable]):
+        """The answer of a server to one call outside of decoding."""
 
         async def ask():
-            async with openai.AsyncOpenAI(**self.options) as client:
+            async with openai.AsyncOpenAI(base_url=url, **self.options) as client:
                 return await asyncio.wait_for(call(client), START_S)
 
         try:
             with _loop() as loop:
                 return asyncio.run_coroutine_threadsafe(ask(), loop).result()
         except TimeoutError as error:
-            raise ServerError(f"{self.base_url} gave no answer in {START_S} s: does the server run there?") from error
+            raise ServerError(f"{url} gave no answer in {START_S} s: does the server run there?") from error
         except (openai.OpenAIError, ValueError, AttributeError) as error:
-            raise self.explain(error) from error
+            raise explain(error, url) from error
 
-    def read_ids(self, answer) -> list[int]:
+    def read_ids(self, answer, url: str) -> list[int]:
         """The generated ids of an answer, or of a piece of a stream."""
         choices = getattr(answer, "choices", None)
         ids = getattr(choices[0], "token_ids", None) if isinstance(choices, list) and choices else None
         if not isinstance(ids, list):
-            raise ServerError(f"{self.base_url} answered without token ids (vLLM gives them): {str(answer)[:200]!r}")
+            raise ServerError(f"{url} answered without token ids (vLLM gives them): {str(answer)[:200]!r}")
         for token in ids:
             if type(token) is not int or not 0 <= token < self.vocabulary:
                 raise ServerError(
-                    f"{self.base_url} answered with {str(token)[:40]!r}, which is none of the {self.vocabulary:,} "
+                    f"{url} answered with {str(token)[:40]!r}, which is none of the {self.vocabulary:,} "
                     f"tokens of {self.model_name}: {str(answer)[:200]!r}"
                 )
         return ids
-
-    def explain(self, error: Exception) -> ServerError:
-        what = "cannot be reached" if isinstance(error, openai.APIConnectionError) else "answered"
-        return ServerError(f"{self.base_url} {what}: {error or type(error).__name__}")
 
 
 class _Session:
     """The HTTP connections of one call of `decode`, and what goes over them."""
 
     def __init__(self, engine: ServerEngine):
-        self.engine, self.client = engine, openai.AsyncOpenAI(**engine.options)
+        self.engine = engine
+        self.clients = [(url, openai.AsyncOpenAI(base_url=url, **engine.options)) for url in engine.base_urls]
         self.slots = asyncio.Semaphore(engine.concurrency)
 
     async def close(self) -> None:
@@ -202,7 +198,8 @@ class _Session:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await self.client.close()
+        for _, client in self.clients:
+            await client.close()
 
     async def complete(self, request: Request) -> list[Decoded]:
         """A request's own completion and its branches, each begun as soon as the request has passed its window."""
@@ -255,7 +252,7 @@ class _Session:
 
     async def _wait(self, empty: int) -> None:
         if empty >= EMPTY_ANSWERS:
-            raise ServerError(f"{self.engine.base_url} answered {empty} times in a row without a token")
+            raise ServerError(f"{', '.join(self.engine.base_urls)} answered {empty} times in a row without a token")
         await asyncio.sleep(2**empty)
 
     async def _receive(
@@ -266,61 +263,80 @@ class _Session:
         Appends to `costs` what was sent and received; what the server reads for it is not known.
         """
         engine = self.engine
-        body = engine.body(request, policy, ids, put, stream)
-        answer = await self._send(body)
+        body = engine.body(request, policy, ids, stream, put)
+        url, answer = await self._send(body, home=int(request.prompt_hash[:8], 16))
         costs.append(Cost(len(body["prompt"]), attended=None, scored=None))
-        async with aclosing(self._pieces(answer) if stream else self._whole(answer)) as pieces:
+        async with aclosing(self._pieces(answer, url) if stream else self._whole(answer, url)) as pieces:
             async for fresh in pieces:
                 costs.append(Cost(decoded=len(fresh), depth=len(fresh)))
                 for token in fresh:
                     yield token
 
-    async def _whole(self, answer) -> AsyncIterator[list[int]]:
-        yield self.engine.read_ids(answer)
+    async def _whole(self, answer, url: str) -> AsyncIterator[list[int]]:
+        yield self.engine.read_ids(answer, url)
 
-    async def _pieces(self, answer) -> AsyncIterator[list[int]]:
+    async def _pieces(self, answer, url: str) -> AsyncIterator[list[int]]:
         """The ids of a stream as they come, until it ends or breaks."""
         pieces = aiter(answer)
         try:
-            while fresh := await self._next_ids(pieces):
+            while fresh := await self._next_ids(pieces, url):
                 yield fresh
         except (openai.APIError, httpx.TransportError):
             return
         except ValueError as error:  # a line that is no JSON
-            raise self.engine.explain(error) from error
+            raise explain(error, url) from error
         finally:
             await answer.close()
 
-    async def _send(self, body: dict):
-        """The answer to one request, which is sent again when the server has asked for a long wait."""
-        engine = self.engine
-        for _ in range(engine.options["max_retries"] + 1):
+    async def _send(self, body: dict, home: int):
+        """The server that answered one request, and its answer.
+
+        It is sent again when the server has asked for a long wait, and to the next server where one fails.
+        """
+        for attempt in range(self.engine.retries + 1):
+            url, client = self.clients[(home + attempt) % len(self.clients)]
+            sent = client.completions.create(**body)
             try:
-                return await asyncio.wait_for(self.client.completions.create(**body), COMPLETION_S)
+                return url, await asyncio.wait_for(sent, COMPLETION_S)
             except TimeoutError as error:
-                raise ServerError(f"{engine.base_url} gave no whole answer in {COMPLETION_S} s") from error
+                raise ServerError(f"{url} gave no whole answer in {COMPLETION_S} s") from error
             except (openai.OpenAIError, ValueError) as error:
-                refused, wait = engine.explain(error), read_wait(error)
+                refused, wait = explain(error, url), read_wait(error)
                 if wait > LONGEST_WAIT_S:
                     raise ServerError(f"{refused}; to wait {wait:,.0f} s, more than {LONGEST_WAIT_S}") from error
-                if not wait > CLIENT_WAITS_S:
+                fails = isinstance(error, openai.APIConnectionError | openai.InternalServerError)
+                if not wait > CLIENT_WAITS_S and not (fails and len(self.clients) > 1):
                     raise refused from error
             await asyncio.sleep(wait)
         raise refused
 
-    async def _next_ids(self, pieces: AsyncIterator) -> list[int]:
+    async def _next_ids(self, pieces: AsyncIterator, url: str) -> list[int]:
         """The ids of the next piece of a stream that has some; none at its end."""
 
         async def find() -> list[int]:
             async for piece in pieces:
-                if getattr(piece, "choices", None) and (fresh := self.engine.read_ids(piece)):
+                if getattr(piece, "choices", None) and (fresh := self.engine.read_ids(piece, url)):
                     return fresh
             return []
 
         try:
             return await asyncio.wait_for(find(), TOKEN_S)
         except TimeoutError as error:
-            raise ServerError(f"{self.engine.base_url} sent no token in {TOKEN_S} s") from error
+            raise ServerError(f"{url} sent no token in {TOKEN_S} s") from error
+
+
+def explain(error: Exception, url: str) -> ServerError:
+    what = "cannot be reached" if isinstance(error, openai.APIConnectionError) else "answered"
+    return ServerError(f"{url} {what}: {error or type(error).__name__}")
+
+
+def ask_version(url: str) -> str:
+    """What a server says it is; another version may decode otherwise. vLLM tells it, others need not."""
+    try:
+        answer = httpx.get(url.removesuffix("/v1") + "/version", timeout=START_S).json()
+    except (httpx.HTTPError, ValueError):
+        return "of an unknown version"
+    return f"vllm {answer['version']}" if isinstance(answer, dict) and "version" in answer else "of an unknown kind"
 
 
 def read_wait(error: Exception) -> float:

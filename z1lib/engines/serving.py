@@ -46,7 +46,7 @@ def serve(model: str, **options: str | int | float | bool) -> tuple[str, Callabl
                 process.wait()
 
     atexit.register(stop)  # a notebook that is closed must not leave its GPUs taken
-    while not _answers(f"http://127.0.0.1:{port}/health"):
+    while not answers(f"http://127.0.0.1:{port}/health"):
         if process.poll() is not None:
             atexit.unregister(stop)
             lines = log.read_text(errors="replace").splitlines()[-15:]
@@ -70,7 +70,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200

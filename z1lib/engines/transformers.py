@@ -130,11 +130,11 @@ class TransformersEngine:
         """Raises UnsupportedModel unless decoding gives what the model gives by itself."""
 
         def decode(ids: torch.Tensor) -> torch.Tensor:
-            """The first half is read at once, the second a token at a time."""
-            batch, half = _Batch(self.model, self.device, []), len(ids) // 2
+            """The last quarter a token at a time, the rest at once."""
+            batch, known = _Batch(self.model, self.device, []), len(ids) * 3 // 4
             batch.cache.append(1)
-            batch.read([0], [ids[:half].tolist()])
-            return torch.cat([batch.feed([token])[:1] for token in ids[half:].tolist()])
+            batch.read([0], [ids[:known].tolist()])
+            return torch.cat([batch.feed([token])[:1] for token in ids[known:].tolist()])
 
         check_same(self.model, decode, draw_row(self.model, self.reach))
 
@@ -144,8 +144,8 @@ class TransformersEngine:
             longest = len(request.prompt_ids) + max(one.max_tokens for one in (request.policy, *request.branches))
             if longest > self.reach:
                 raise ValueError(
-                    f"prompt {index}: up to {longest} tokens, and layers of this model look back on {self.reach}, which "
-                    "this engine does not imitate: take engine 'vllm', or lower the window or the answer budget"
+                    f"prompt {index}: up to {longest} tokens, and layers of this model look back on {self.reach}, "
+                    "which this engine does not imitate: take engine 'vllm', or lower the window or the answer budget"
                 )
 
     def _fitting(self, requests: Iterable[Request]) -> int:

@@ -31,10 +31,10 @@ def generate(
 ) -> list[list[Completion]]:
     """`n` completions of every prompt under `policy` (one for all, or one a prompt), in the caller's order.
 
-    A prompt is a string, already templated, or a list of token ids. `temperature` 0 is greedy. A completion follows from
-    prompt, policy, sampling, seed and its number among the n, wherever it was decoded: one prompt given twice has the
-    same completions twice, and `n` is how to ask for more. Raises ValueError naming a value that is none of its kind, an
-    empty prompt, or a prompt that does not fit the context with all the policy may write.
+    A prompt is a string, already templated, or a list of token ids. `temperature` 0 is greedy. A completion follows
+    from prompt, policy, sampling, seed and its number among the n, wherever it was decoded: one prompt given twice has
+    the same completions twice, and `n` is how to ask for more. Raises ValueError naming a value that is none of its
+    kind, an empty prompt, or a prompt that does not fit the context with all the policy may write.
     """
     policies = policy if isinstance(policy, list) else [policy] * len(prompts)
     if len(policies) != len(prompts):
@@ -59,7 +59,8 @@ def window_sweep(
 
     Each prompt is decoded once, under the largest window; where its thinking passes a smaller one, a branch takes the
     hint and answers. On the transformers engine the branch goes on from the same cache; sampled completions are those
-    of `generate`, since the noise is keyed by prompt, seed, sample and position. Raises ValueError unless the windows rise.
+    of `generate`, since the noise is keyed by prompt, seed, sample and position. Raises ValueError unless the windows
+    rise.
     """
     check_windows(windows)
     policies = [at(policy, window, hint=hint, max_answer_tokens=max_answer_tokens) for window in windows]
@@ -87,7 +88,9 @@ def sweep(
     check_sampling(n, temperature, top_p, seed)
     encoded = [encode_templated(engine, prompt) for prompt in prompts]
     sampling = [(sample, temperature, top_p, seed) for sample in range(n)]
-    requests = [make_request(engine, ids, group, *one) for ids, group in zip(encoded, groups) for one in sampling]
+    requests = [
+        make_request(engine, ids, group, *one) for ids, group in zip(encoded, groups, strict=True) for one in sampling
+    ]
     named = [name for name in names or map(str, range(len(prompts))) for _ in sampling]
     keys = [[completion_key(engine, one, policy) for policy in (*one.branches, one.policy)] for one in requests]
     stored = journal.rows if journal else {}

@@ -10,8 +10,8 @@ from functools import cache
 from typing import Protocol
 
 from z1lib.cost import Cost
-from z1lib.window import check_count
 from z1lib.grading.equivalence import is_equivalent
+from z1lib.window import check_count
 
 Same = Callable[[str, str], bool]
 is_same_answer: Same = cache(is_equivalent)  # math-verify takes milliseconds
@@ -43,7 +43,7 @@ class _Rule:
     def __post_init__(self):
         for one in fields(self):
             value = getattr(self, one.name)
-            if one.type in (int, int | None) and not (value is None and one.type != int):
+            if one.type is int or (one.type == int | None and value is not None):
                 check_count(f"{type(self).__name__}: {one.name}", value)
 
     def choose(self, drawn):

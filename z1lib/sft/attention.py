@@ -31,8 +31,8 @@ def check_attention(model: PreTrainedModel, longest: int) -> None:
     reach = find_reach(model.config)
     if reach and longest > reach:
         raise UnsupportedModel(
-            f"an example has {longest} tokens, and layers of {type(model).__name__} look back on {reach}, which training "
-            "here does not imitate: lower max_length, or train on a GPU with flash-attn"
+            f"an example has {longest} tokens, and layers of {type(model).__name__} look back on {reach}, which "
+            "training here does not imitate: lower max_length, or train on a GPU with flash-attn"
         )
     with torch.no_grad():
         check_same(model, partial(_compute_second, model), draw_row(model, reach))
