@@ -25,6 +25,7 @@ WINGS = ("curation", "sft", "inference", "analysis", "eval", "pages")
 ROOMS = ("problems", "engines", "sandbox", "grading", "selection", "published")
 HEAVY = ("torch", "transformers", "trl", "datatrove", "datasets")
 TEACHER = "curation/teacher.py"  # decodes, so it knows the third wing: the one exception
+BORROWERS = (TEACHER, "curation/foresight.py")  # engines belong to the stage that is named for them
 
 
 def name_of(file: Path) -> str:
@@ -61,13 +62,13 @@ def folder_of(name: str) -> set[str]:
 
 
 def closure(names: set[str]) -> set[str]:
-    """All files that these use, by way of others too, folders whole, without what only the teacher needs."""
+    """All files that these use, by way of others too, folders whole, without what only a borrower needs."""
     seen, todo = set(), list(names)
     while todo:
         for name in folder_of(todo.pop()) - seen:
             seen.add(name)
             others = graph().get(name, ())
-            todo += [other for other in others if name != TEACHER or place(other) not in ("inference", "engines")]
+            todo += [other for other in others if name not in BORROWERS or place(other) not in ("inference", "engines")]
     return {name for name in seen if place(name) != "pages"}
 
 

@@ -16,7 +16,8 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "n
 VECTOR_UNITS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # as the kernel names them
 SHOWING = ("pages", "plots", "progress")  # they show results and decide none
 PACKAGE = Path(__file__).parent
-TEACHER = PACKAGE / "curation/teacher.py"
+# A teacher decodes, and what decodes later is tried: engines belong to the stage that is named for them.
+BORROWERS = (PACKAGE / "curation/teacher.py", PACKAGE / "curation/foresight.py")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -57,14 +58,14 @@ def read_notebook(notebook: Path) -> str:
 def find_code(source: str) -> list[Path]:
     """The files of this package that a source uses (see `hash_code`), in order.
 
-    A teacher decodes where it is asked to; what it decodes with belongs to the stage that is named for it.
+    Without what BORROWERS decode with.
     """
     found: set[Path] = set()
     todo = [(None, source)]
     while todo:
         file, text = todo.pop()
         names = set(_imports(ast.parse(text)))
-        if file == TEACHER:
+        if file in BORROWERS:
             names = {name for name in names if not name.startswith(("z1lib.engines", "z1lib.inference"))}
         fresh = {one for name in names for one in _files_of(name)} - found
         found |= fresh

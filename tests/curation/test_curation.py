@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from tests.conftest import ToyTokenizer, make_profile
 from tests.curation.repetition_set import make_loops, make_texts
-from z1lib.curation import gather, repetition, selection, statistics
+from z1lib.curation import foresight, gather, repetition, selection, statistics
 from z1lib.curation.pipeline import Curated, Row
 from z1lib.problems import tracing
 from z1lib.profile import BadProfile, Run, load_profile
@@ -201,20 +201,20 @@ def test_every_example_has_a_stratum():
 
 
 def test_what_decoding_would_refuse_is_refused_before_anything_is_trained(tiny_model):
-    tokenizer, test = AutoTokenizer.from_pretrained(tiny_model), [Problem("long-one", "word " * 900, "text", "7")]
-    gather.check_decoding(load_profile("smoke"), tiny_model, tokenizer, test)
+    tokenizer, test = AutoTokenizer.from_pretrained(tiny_model), [Problem("long-one", "word " * 500, "text", "7")]
+    foresight.check_decoding(load_profile("smoke"), tiny_model, tokenizer, test)
     beyond = make_profile("smoke", max_tokens=4000)
     with pytest.raises(BadProfile, match="'inference.max_tokens': long-one has .* the context is 4096"):
-        gather.check_decoding(beyond, tiny_model, tokenizer, test)
+        foresight.check_decoding(beyond, tiny_model, tokenizer, test)
     served = make_profile(
-        "smoke", engine="server", engine_options={"serve_options": {"max_model_len": 512}}, max_tokens=128
+        "smoke", engine="server", engine_options={"serve_options": {"max_model_len": 512}}, dtype=None
     )
     with pytest.raises(BadProfile, match="the context is 512"):
-        gather.check_decoding(served, tiny_model, tokenizer, test)
+        foresight.check_decoding(served, tiny_model, tokenizer, test)
 
 
 def test_an_option_that_vllm_has_not_is_named_before_anything_is_trained(tiny_model):
     pytest.importorskip("vllm")
     profile = make_profile("smoke", engine="vllm", engine_options={"tensor_paralel_size": 2})
     with pytest.raises(ValueError, match="vLLM has no option 'tensor_paralel_size'"):
-        gather.check_decoding(profile, tiny_model, AutoTokenizer.from_pretrained(tiny_model), [])
+        foresight.check_decoding(profile, tiny_model, AutoTokenizer.from_pretrained(tiny_model), [])

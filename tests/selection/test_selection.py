@@ -76,7 +76,7 @@ def test_the_shortest_vote_among_themselves():
 
 @pytest.mark.parametrize("make", [lambda: Vote(0), lambda: FirstAgreeing(0, 2), lambda: ShortestOf(0, 3)])
 def test_a_rule_without_candidates_is_refused(make):
-    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="must be an integer of at least 1, got 0"):
         make()
 
 

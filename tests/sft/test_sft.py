@@ -425,8 +425,8 @@ def test_the_identity_of_a_model_is_what_it_learned_and_how_and_nothing_else(tmp
 def test_another_chat_template_is_another_model(tmp_path, tiny_model):
     base = shutil.copytree(tiny_model, tmp_path / "base")
     before = train.hash_recipe(rows(2), base, load_profile("smoke"))
-    template = base / "chat_template.jinja"
-    template.write_text(template.read_text().replace("You are a helpful assistant", "You are a tutor"))
+    turns = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    (base / "chat_template.jinja").write_text(turns + "{% if add_generation_prompt %}assistant: {% endif %}")
     assert train.hash_recipe(rows(2), base, load_profile("smoke")) != before
 
 

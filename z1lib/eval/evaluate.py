@@ -60,7 +60,7 @@ class Asked:
         """Raises ValueError for what cannot be meant: windows that do not rise, n that has no use, a rule without n."""
         check_windows(list(self.windows))
         policy_named(self.policy)
-        check_sampling(self.n, self.temperature, self.top_p)
+        check_sampling(self.n, self.temperature, self.top_p, self.seed)
         if self.n > 1 and self.temperature == 0:
             raise ValueError(
                 f"--n {self.n} at temperature 0 gives the same answer each time: set --temperature, say 0.8"
