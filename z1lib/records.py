@@ -1,5 +1,6 @@
 """The rows that pass from one notebook to the next; a row that is made or read has values of its fields' types."""
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -20,6 +21,15 @@ class Problem:
     reference: str
     level: int = 0
     source: str = ""
+
+
+def by_id(problems: Iterable[Problem]) -> dict[str, Problem]:
+    """The problems by their ids. Raises ValueError naming an id that two have."""
+    found: dict[str, Problem] = {}
+    for problem in problems:
+        if found.setdefault(problem.id, problem) is not problem:
+            raise ValueError(f"two problems have the id {problem.id!r}")
+    return found
 
 
 @checked(frozen=True, config=STRICT)

@@ -203,7 +203,7 @@ def test_a_batch_of_none_is_refused(tiny_model, size):
 
 def test_problems_of_one_id_are_refused_before_decoding(engine, tmp_path):
     twice = [Problem("a", "one", "text", "1"), Problem("a", "two", "text", "2")]
-    with pytest.raises(ValueError, match="1 ids are those of several problems, the first is 'a'"):
+    with pytest.raises(ValueError, match="two problems have the id 'a'"):
         sweep_problems(engine, twice, [[Truncation(2)]] * 2, Journal(tmp_path / "j", Completion), lambda _: None)
 
 

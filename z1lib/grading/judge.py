@@ -16,7 +16,7 @@ from os import cpu_count
 from z1lib.grading.answers import extract_answer, extract_before_hint, extract_choice, extract_code, names_wanted
 from z1lib.grading.equivalence import is_equivalent, is_same_text
 from z1lib.grading.programs import passes_tests
-from z1lib.records import Completion, Grade, Problem
+from z1lib.records import Completion, Grade, Problem, by_id
 from z1lib.sandbox.host import find_isolation
 
 VERSION = "6"  # of these rules; stored in every grade
@@ -63,10 +63,13 @@ def _judge(problem: Problem, extracted: str) -> str | None:
 
 
 def grade_all(problems: list[Problem], completions: list[Completion]) -> list[Grade]:
-    """Grades in the order of the completions. Raises KeyError naming a completion whose problem is not there."""
-    by_id = {problem.id: problem for problem in problems}
-    missing = {row.problem_id for row in completions} - set(by_id)
+    """Grades in the order of the completions.
+
+    Raises KeyError naming a completion whose problem is not there, ValueError an id that two problems have.
+    """
+    asked = by_id(problems)
+    missing = {row.problem_id for row in completions} - set(asked)
     if missing:
         raise KeyError(f"completions of unknown problems: {sorted(missing)[:5]}")
     with ThreadPoolExecutor(cpu_count()) as pool:  # programs run in processes of their own
-        return list(pool.map(lambda row: grade(by_id[row.problem_id], row), completions))
+        return list(pool.map(lambda row: grade(asked[row.problem_id], row), completions))

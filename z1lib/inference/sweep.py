@@ -12,7 +12,7 @@ from z1lib.files import Journal, read_jsonl
 from z1lib.hardware import check_hardware, decoding_dtype
 from z1lib.inference.decode import sweep, to_text
 from z1lib.profile import Profile
-from z1lib.records import Completion, Problem
+from z1lib.records import Completion, Problem, by_id
 from z1lib.study import Study
 from z1lib.window import Policy, ShiftedWindow, Truncation, Unbounded, at, has_option, policy_named
 
@@ -125,12 +125,9 @@ def sweep_problems(
     `journal` as in `decode.sweep`, which this is. The order is: problem, sample, policy. Raises ValueError naming an id
     that two problems have.
     """
-    twice = [name for name, count in Counter(problem.id for problem in problems).items() if count > 1]
-    if twice:
-        raise ValueError(f"{len(twice)} ids are those of several problems, the first is {twice[0]!r}")
+    names = [*by_id(problems)]
     asked = [conversation(problem.prompt, system_prompt_of(problem.source)) for problem in problems]
     prompts = [encode_prompt(engine.tokenizer, messages) for messages in asked]
-    names = [problem.id for problem in problems]
     rows = sweep(engine, prompts, list(groups), n, temperature, top_p, seed, names, journal)
     return [row for own in rows for row in own]
 
