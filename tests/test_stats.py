@@ -9,6 +9,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from z1lib import stats
+from z1lib.stats import BadAnalysis, auroc, brier_score, calibration_error, platt_scaling
 
 POINTS = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 20)), min_size=1, max_size=8, unique_by=lambda p: p[0])
 
@@ -287,3 +288,46 @@ def test_two_levels_are_wider_than_one_where_seeds_differ():
     assert both.mean() == pytest.approx(values.mean(), abs=0.05)
     alike = stats.bootstrap_two_levels(np.repeat(values[:, :1], 4, axis=1), 2000, 0)[:, 0]
     assert alike.std() == pytest.approx(stats.bootstrap_means(values[:, 0], 2000, 1)[:, 0].std(), rel=0.1)
+
+
+SCORED = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(SCORED)
+def test_the_auroc_is_the_share_of_pairs_in_order_over_all_and_within_questions(rows):
+    scores, correct, groups = zip(*rows)
+    for labels in (None, groups):
+        pairs = [
+            (a > b) + (a == b) / 2
+            for a, right, own in rows
+            for b, wrong, other in rows
+            if right and not wrong and (labels is None or own == other)
+        ]
+        found = auroc(scores, correct, labels)
+        assert found == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
+def test_the_calibration_error_is_the_gap_of_each_bin_and_a_score_of_one_has_a_bin():
+    assert calibration_error([0.15, 0.15, 1.0, 1.0], [0, 1, 1, 1]) == pytest.approx(0.35 / 2)
+    assert calibration_error([1.0, 1.0], [0, 0]) == 1.0
+    assert brier_score([0.5, 1.0], [0, 1]) == pytest.approx(0.125)
+
+
+def test_platt_scaling_repairs_the_calibration_and_changes_no_ranking():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.05, 0.95, 4000)
+    correct = (rng.random(4000) < truth).astype(int)
+    scores = truth**4  # far too low
+    fitted = platt_scaling(scores[:2000], correct[:2000])
+    after = fitted(scores[2000:])
+    assert calibration_error(scores[2000:], correct[2000:]) > 0.2
+    assert calibration_error(after, correct[2000:]) < 0.05
+    assert auroc(after, correct[2000:]) == pytest.approx(auroc(scores[2000:], correct[2000:]))
+    separated = platt_scaling([0.1, 0.9], [0, 1])
+    assert 0 < separated(np.array([0.0]))[0] < separated(np.array([1.0]))[0] < 1
+
+
+@pytest.mark.parametrize(("scores", "correct"), [([1.2], [1]), ([0.5], [2]), ([float("nan")], [1]), ([], [])])
+def test_what_is_no_score_or_no_verdict_is_refused(scores, correct):
+    with pytest.raises(BadAnalysis):
+        calibration_error(scores, correct)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import nct, norm
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, logit
+from scipy.stats import mannwhitneyu, nct, norm
 from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -320,3 +321,67 @@ def bootstrap_interval(
     values = np.asarray(values, dtype=float)
     estimate = statistic(values.mean(axis=0, keepdims=True))[0]
     return percentile_interval(estimate, statistic(bootstrap_means(values, resamples, seed)))
+
+
+def calibration_error(scores, correct, bins: int = 10) -> float:
+    """The expected calibration error: |mean score - share right|, over equally wide bins, weighted by their answers.
+
+    A score of exactly 1 is in the last bin. Raises BadAnalysis for what is no score or not right (1) or wrong (0).
+    """
+    scores, correct = _pair_scores(scores, correct)
+    where = np.minimum((scores * bins).astype(int), bins - 1)
+    sums = [np.bincount(where, values, bins) for values in (scores, correct)]
+    return float(np.abs(sums[0] - sums[1]).sum() / len(scores))
+
+
+def brier_score(scores, correct) -> float:
+    """The mean squared difference between scores and what came true. Raises as `calibration_error` does."""
+    scores, correct = _pair_scores(scores, correct)
+    return float(np.mean((scores - correct) ** 2))
+
+
+def auroc(scores, correct, groups=None) -> float | None:
+    """The probability that a right answer has a higher score than a wrong one, ties counted half; None without a pair.
+
+    `groups`: one label an answer; only pairs within a group count, which is what a rule that ranks the answers to one
+    question lives on. Raises as `calibration_error` does.
+    """
+    scores, correct = _pair_scores(scores, correct)
+    labels = np.zeros(len(scores), dtype=int) if groups is None else np.unique(groups, return_inverse=True)[1]
+    above = pairs = 0.0
+    for label in np.unique(labels):
+        right, wrong = (scores[(labels == label) & (correct == value)] for value in (1, 0))
+        if len(right) and len(wrong):
+            above += mannwhitneyu(right, wrong).statistic
+            pairs += len(right) * len(wrong)
+    return float(above / pairs) if pairs else None
+
+
+def platt_scaling(scores, correct) -> Callable[[np.ndarray], np.ndarray]:
+    """A map of scores that makes them probabilities: a logistic curve of their log-odds, fitted by likelihood.
+
+    It is monotone (rising, unless low scores are the right ones): it can repair a calibration error and changes no
+    ranking. The targets are Platt's, which keep the fit finite where scores separate right from wrong. Raises as
+    `calibration_error` does.
+    """
+    scores, correct = _pair_scores(scores, correct)
+    right = correct.sum()
+    targets = np.where(correct == 1, (right + 1) / (right + 2), 1 / (len(correct) - right + 2))
+
+    def loss(parameters: np.ndarray) -> float:
+        odds = parameters[0] * _log_odds(scores) + parameters[1]
+        return float(np.sum(np.logaddexp(0, odds) - targets * odds))
+
+    slope, offset = minimize(loss, [1.0, 0.0]).x
+    return lambda other: expit(slope * _log_odds(np.asarray(other, dtype=float)) + offset)
+
+
+def _log_odds(scores: np.ndarray) -> np.ndarray:
+    return logit(np.clip(scores, 1e-6, 1 - 1e-6))
+
+
+def _pair_scores(scores, correct) -> tuple[np.ndarray, np.ndarray]:
+    scores, correct = _pair(scores, correct)
+    if not _is_binary(correct) or scores.min() < 0 or scores.max() > 1:
+        raise BadAnalysis("scores are from 0 to 1, and answers right (1) or wrong (0)")
+    return scores, correct

@@ -576,3 +576,25 @@ def test_the_same_weights_under_two_names_keep_their_names(tmp_path):
         [row] = sweep_problems(engine, problems, [[Unbounded(8)]], journal, lambda source: "")
         assert row.model == name
     assert len(journal.rows) == 1  # and were decoded once
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_score_is_the_log_probability_that_a_plain_forward_gives(tiny_model, batch_size):
+    engine = load_engine("transformers", tiny_model, dtype="float32", batch_size=batch_size)
+    random = torch.Generator().manual_seed(0)
+    lengths = [1, 2, 130, 7, 300, 7, 1, 64]
+    prefixes = [torch.randint(engine.vocabulary, (length,), generator=random).tolist() for length in lengths]
+    asked = [(prefix, (index, 5, 200)) for index, prefix in enumerate(prefixes)]
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with torch.inference_mode():
+        for (prefix, ids), found in zip(asked, engine.score(asked), strict=True):
+            logits = plain(torch.tensor([prefix])).logits[0, -1]
+            assert found == pytest.approx(logits.log_softmax(-1)[list(ids)].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"), [(([], [5]), "prompt 0 is empty"), (([5], []), "question 0"), (([5], [10**6]), "question 0")]
+)
+def test_a_question_that_is_none_is_named(engine, question, said):
+    with pytest.raises(ValueError, match=said):
+        engine.score([question])

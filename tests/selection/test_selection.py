@@ -9,16 +9,32 @@ from hypothesis import strategies as st
 from z1lib.analysis.tables import with_rules
 from z1lib.cost import Cost
 from z1lib.grading import is_equivalent
-from z1lib.selection import Anyone, Candidate, FirstAgreeing, Oracle, ShortestOf, Vote, replay
+from z1lib.selection import (
+    AdaptiveVote,
+    Anyone,
+    BestOf,
+    Candidate,
+    FirstAgreeing,
+    FirstConfident,
+    Oracle,
+    ShortestOf,
+    Vote,
+    WeightedVote,
+    replay,
+)
 from z1lib.stats import BadAnalysis
 
 
-def drawn(*answers: str | None, depths=None) -> list[Candidate]:
-    depths = depths or [1] * len(answers)
-    return [Candidate(answer, None, Cost(depth=depth)) for answer, depth in zip(answers, depths)]
+def drawn(*answers: str | None, depths=None, scores=None) -> list[Candidate]:
+    depths, scores = depths or [1] * len(answers), scores or [None] * len(answers)
+    return [Candidate(answer, score, Cost(depth=depth)) for answer, score, depth in zip(answers, scores, depths)]
 
 
-@pytest.mark.parametrize("rule", [Vote(5), FirstAgreeing(3, 5), FirstAgreeing(3, 5, votes=True), ShortestOf(2, 5)])
+RULES = [Vote(5), FirstAgreeing(3, 5), FirstAgreeing(3, 5, votes=True), ShortestOf(2, 5), WeightedVote(5), BestOf(5)]
+RULES += [FirstConfident(0.9, 5), AdaptiveVote(0.8, 5)]
+
+
+@pytest.mark.parametrize("rule", RULES)
 @settings(deadline=None)  # math-verify starts
 @given(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=5, max_size=5))
 def test_a_rule_always_chooses_at_its_budget_and_never_chooses_twice_otherwise(rule, answers):
@@ -44,6 +60,65 @@ def test_a_rule_always_chooses_at_its_budget_and_never_chooses_twice_otherwise(r
 def test_the_vote_goes_to_the_answer_of_most_and_the_earliest_of_a_tie(answers, index):
     assert Vote(4).choose(drawn(*answers)) == index
     assert Vote(5).choose(drawn(*answers)) is None
+
+
+SCORES = st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0]), min_size=4, max_size=4)
+ANSWERS = st.lists(st.sampled_from(["1", "2", None]), min_size=4, max_size=4)
+
+
+@settings(deadline=None)
+@given(ANSWERS, SCORES)
+def test_the_rules_by_score_are_what_a_plain_reading_gives(answers, scores):
+    rows = drawn(*answers, scores=scores)
+    sums = {answer: sum(s for a, s in zip(answers, scores) if a == answer) for answer in answers if answer}
+    winner = max(sums, key=lambda answer: (sums[answer], -answers.index(answer)), default=None)
+    chosen = answers.index(winner) if winner else 0
+    assert WeightedVote(4).choose(rows) == chosen
+    given = [i for i in range(4) if answers[i] is not None] or list(range(4))
+    assert BestOf(4).choose(rows) == max(given, key=lambda i: (scores[i], -i))
+    first = [i for i in range(4) if answers[i] is not None and scores[i] >= 0.8]
+    steps = [FirstConfident(0.8, 4).choose(rows[:count]) for count in range(1, 5)]
+    assert next(step for step in steps if step is not None) == (first[0] if first else chosen)
+
+
+@settings(deadline=None)
+@given(ANSWERS, st.sampled_from([0.25, 0.5, 1.0]))
+def test_with_equal_scores_or_none_a_weighted_vote_is_the_vote(answers, score):
+    vote, weighted = Vote(4).choose(drawn(*answers)), WeightedVote(4)
+    assert weighted.choose(drawn(*answers)) == weighted.choose(drawn(*answers, scores=[score] * 4)) == vote
+
+
+@settings(deadline=None)
+@given(ANSWERS, SCORES)
+def test_a_monotone_map_of_scores_changes_neither_the_best_nor_where_the_mapped_threshold_stops(answers, scores):
+    rows, mapped = drawn(*answers, scores=scores), drawn(*answers, scores=[score**3 for score in scores])
+    assert BestOf(4).choose(rows) == BestOf(4).choose(mapped)
+    for count in range(1, 4):
+        first, second = FirstConfident(0.5, 4), FirstConfident(0.5**3, 4)
+        assert first.choose(rows[:count]) == second.choose(mapped[:count])
+
+
+@pytest.mark.parametrize(
+    ("share", "settled"), [(0.5, 2), (0.6, 3), (0.7, 4), (1.1, 5)]
+)  # scores .4 | .4 .4 | then "1": .9 of 1.7, ...
+def test_the_adaptive_vote_stops_after_two_when_the_leaders_share_of_the_scores_is_reached(share, settled):
+    rows = drawn("1", "2", "1", "1", "3", scores=[0.4, 0.4, 0.5, 0.6, 0.1])
+    rule = AdaptiveVote(share, 5)
+    counts = [count for count in range(1, 6) if rule.choose(rows[:count]) is not None]
+    assert counts[0] == settled
+    assert rule.choose(rows[:settled]) == 0
+
+
+@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.5])
+def test_what_is_no_score_is_refused(score):
+    with pytest.raises(ValueError, match="a score is from 0 to 1"):
+        Candidate("1", score, Cost())
+
+
+@pytest.mark.parametrize("make", [lambda: FirstConfident(-1.0), lambda: AdaptiveVote(float("nan")), lambda: BestOf(0)])
+def test_a_threshold_is_a_number_and_a_budget_a_count(make):
+    with pytest.raises(ValueError, match="must be"):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,9 @@ class Decoded:
     cost: Cost = field(default=Cost(), compare=False)
 
 
+Question = tuple[Sequence[int], Sequence[int]]  # ids of a prefix, and those asked about behind it
+
+
 class Engine(Protocol):
     """What `inference` needs of an engine."""
 
@@ -83,6 +86,12 @@ class Engine(Protocol):
         """Yield (index of the request, [its own completion, one for each branch]) as requests finish.
 
         The caller may append to `requests` meanwhile.
+        """
+
+    def score(self, questions: Sequence[Question]) -> list[list[float]]:
+        """The log-probabilities of named ids as the next one behind each prefix: [[natural logarithm, ...], ...].
+
+        Over the whole vocabulary, at temperature 1. Raises ValueError as `check_questions` does.
         """
 
 
@@ -209,6 +218,15 @@ def check_prompts(requests: Sequence[Request], engine: "Engine", first: int = 0)
             )
         if not request.prompt_ids:
             raise ValueError(f"prompt {index} is empty")
+
+
+def check_questions(questions: Sequence[Question], engine: "Engine") -> None:
+    """Raises ValueError for a prefix or ids that are none, or that do not fit the context."""
+    requests = [Request(list(prefix), Truncation(1)) for prefix, _ in questions]
+    check_prompts(requests, engine)
+    for index, (_, asked) in enumerate(questions):
+        if not asked or any(type(i) is not int or not 0 <= i < engine.vocabulary for i in asked):
+            raise ValueError(f"question {index}: {list(asked)} are no token ids of the model")
 
 
 def derive_seed(request: Request, position: int) -> int:

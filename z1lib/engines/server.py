@@ -28,9 +28,11 @@ from z1lib.cost import Cost
 from z1lib.engines.base import (
     Decoded,
     EngineUnavailable,
+    Question,
     Request,
     Track,
     check_prompts,
+    check_questions,
     extend_chosen,
     extend_forced,
     policy_arguments,
@@ -38,7 +40,7 @@ from z1lib.engines.base import (
 )
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy, ShiftedWindow, check_count
+from z1lib.window import Policy, ShiftedWindow, Truncation, check_count
 
 START_S = 30  # for each of the two questions that are asked before decoding
 COMPLETION_S = 3600  # for one whole answer, which is silent until its end; sending it again included
@@ -115,6 +117,17 @@ class ServerEngine:
                     started = len(requests)
                     index = done.get()
                     yield index, running.pop(index).result()
+            finally:
+                asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+    def score(self, questions: Sequence[Question]) -> list[list[float]]:
+        """See `Engine.score`. Raises ServerError where the server does not give the log-probabilities of named ids."""
+        check_questions(questions, self)
+        with _loop() as loop:
+            session = _Session(self)
+            try:
+                asked = [asyncio.run_coroutine_threadsafe(session.score(*one), loop) for one in questions]
+                return [one.result() for one in asked]
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
 
@@ -217,6 +230,19 @@ class _Session:
             track.done[0] = await self._follow(request, request.policy, *written, grow)
             await asyncio.gather(*branches)
         return track.collect()
+
+    async def score(self, prefix: Sequence[int], asked: Sequence[int]) -> list[float]:
+        """The log-probabilities of named ids behind a prefix."""
+        request = Request(list(prefix), Truncation(1))
+        body = self.engine.body(request, request.policy, [], stream=False) | {"logprobs": 1}
+        named = {"logprob_token_ids": sorted(set(asked)), "return_tokens_as_token_ids": True}
+        async with self.slots:
+            url, answer = await self._send(body | {"extra_body": body["extra_body"] | named}, 0)
+        try:
+            found = answer.choices[0].logprobs.top_logprobs[0]
+            return [found[f"token_id:{i}"] for i in asked]
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ServerError(f"{url} gives no log-probabilities of named ids (vLLM's logprob_token_ids)") from error
 
     async def _follow(
         self, request: Request, policy: Policy, ids: list[int], put: list[int], grow: Callable | None = None

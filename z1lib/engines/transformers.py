@@ -12,7 +12,7 @@ in.
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from z1lib.attention import INSTEAD, UnsupportedModel, check_same, draw_row, find_reach
 from z1lib.cost import Cost
 from z1lib.engines.attention import PAGED
-from z1lib.engines.base import Decoded, Request, Track, check_prompts, derive_seed, extend_chosen, extend_forced
+from z1lib.engines.base import (
+    Decoded,
+    Question,
+    Request,
+    Track,
+    check_prompts,
+    check_questions,
+    derive_seed,
+    extend_chosen,
+    extend_forced,
+)
 from z1lib.engines.cache import PagedCache, bytes_per_position
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
@@ -147,6 +157,26 @@ class TransformersEngine:
                     f"prompt {index}: up to {longest} tokens, and layers of this model look back on {self.reach}, "
                     "which this engine does not imitate: take engine 'vllm', or lower the window or the answer budget"
                 )
+
+    @torch.inference_mode()
+    def score(self, questions: Sequence[Question]) -> list[list[float]]:
+        """See `Engine.score`. What a prefix costs is one pass over it, with a single row of the vocabulary."""
+        check_questions(questions, self)
+        scores: list[list[float]] = [[] for _ in questions]
+        longest = max((len(prefix) for prefix, _ in questions), default=1)
+        size = min(self.batch_size or MOST, max(1, TOKENS // longest))
+        order = sorted(range(len(questions)), key=lambda i: len(questions[i][0]))  # equally long ones together
+        for part in (order[start : start + size] for start in range(0, len(order), size)):
+            batch = _Batch(self.model, self.device, [])
+            batch.cache.append(len(part))
+            prefixes = [list(questions[i][0]) for i in part]
+            long = [slot for slot, prefix in enumerate(prefixes) if len(prefix) > 1]
+            if long:
+                batch.read(long, [prefixes[slot][:-1] for slot in long])
+            logits = batch.feed([prefix[-1] for prefix in prefixes])
+            for index, row in zip(part, logits.float().log_softmax(dim=-1)):
+                scores[index] = row[list(questions[index][1])].tolist()
+        return scores
 
     def _fitting(self, requests: Iterable[Request]) -> int:
         """How many completions are decoded together: what was asked, or MOST, unless the memory holds fewer.

@@ -10,7 +10,7 @@ from a stream that starts anew with each request, so a branch shares its trace b
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import AutoConfig
@@ -22,9 +22,11 @@ from vllm.sampling_params import RequestOutputKind
 from z1lib.cost import Cost
 from z1lib.engines.base import (
     Decoded,
+    Question,
     Request,
     Track,
     check_prompts,
+    check_questions,
     extend_chosen,
     extend_forced,
     policy_arguments,
@@ -95,6 +97,18 @@ class VllmEngine:
                         yield index, tracks[index].collect()
         finally:  # the caller stopped early, or something failed: vLLM must not go on
             self.llm.llm_engine.abort_request(list(running))
+
+    def score(self, questions: Sequence[Question]) -> list[list[float]]:
+        """See `Engine.score`."""
+        check_questions(questions, self)
+        prompts = [TokensPrompt(prompt_token_ids=list(prefix)) for prefix, _ in questions]
+        params = [
+            SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, logprob_token_ids=[*set(asked)])
+            for _, asked in questions
+        ]
+        outputs = self.llm.generate(prompts, params, use_tqdm=False)
+        pairs = zip(questions, (output.outputs[0].logprobs[0] for output in outputs))
+        return [[found[i].logprob for i in asked] for (_, asked), found in pairs]
 
     def _start(self, running: dict[str, _Running], one: _Running) -> None:
         """Hand a completion to vLLM; at a window of 0 it parts and has its hint before anything is decoded."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from z1lib.cost import Cost
 from z1lib.engines.base import Engine, Request, check_prompts
 from z1lib.grading.answers import extract_answer, extract_code
 from z1lib.inference.decode import Prompt, check_sampling, complete_one, encode_templated, make_request
@@ -28,13 +29,15 @@ def generate_until(
     top_p: float = 1.0,
     seed: int = 0,
     answer_of: Callable[[Completion], str | None] = find_answer,
+    score_of: Callable[[Completion], float | None] = lambda _: None,
 ) -> list[Completion]:
     """The completion that the rule chooses for each prompt; no candidate is decoded that it does not ask for.
 
     Along "sample" the candidates are samples 0, 1, ... under `policy`; along "window" `policy` is a list with rising
     windows, and each goes on behind the trace of the one before. The row has the rule's name and the window of the last
     candidate there might have been; `probe_tokens` counts what was decoded beside it. `selection.replay` gives the same
-    from stored completions, where the rule's `same` compares as the problems are graded. Raises ValueError as
+    from stored completions, where the rule's `same` compares as the problems are graded and `score_of` gives the scores
+    that are stored. Raises ValueError as
     `generate` does, for more candidates than there are windows, and for a bound.
     """
     if hasattr(rule, "pick"):
@@ -54,7 +57,11 @@ def generate_until(
     ]
     check_prompts([own[-1] for own in asked], engine)
     rule = replace(rule, budget=budget)
-    return _draw(engine, asked, lambda rows: _choose(rows, policies, rule, along, answer_of), along)
+
+    def candidate(row: Completion, cost: Cost) -> Candidate:
+        return Candidate(answer_of(row), score_of(row), cost)
+
+    return _draw(engine, asked, lambda rows: _choose(rows, policies, rule, along, candidate), along)
 
 
 def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: str) -> list[Completion]:
@@ -77,11 +84,11 @@ def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: s
     return chosen
 
 
-def _choose(rows: list[Completion], policies: list[Policy], rule: Rule, along: str, answer_of) -> Completion | None:
+def _choose(rows: list[Completion], policies: list[Policy], rule: Rule, along: str, candidate) -> Completion | None:
     """What the rule chooses of these candidates; where a trace has ended by itself the longer windows hold the same."""
     while True:
         costs = price([(row.window, len(row.token_ids), row.overran) for row in rows], along)
-        index = rule.choose([Candidate(answer_of(row), None, cost) for row, cost in zip(rows, costs)])
+        index = rule.choose([candidate(row, cost) for row, cost in zip(rows, costs)])
         if index is not None:
             row, spent = rows[index], sum(cost.decoded for cost in costs)
             named = {

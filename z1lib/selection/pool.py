@@ -28,7 +28,9 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     `pool` is a frame of `analysis.tables.join`: one model under one policy, along samples at one window. `policy` is
     the rule's name, `decoded_tokens` counts everything drawn (a trace that windows share once), `window` is that of the
     last candidate there might have been, `sample` the number of the order. Order 0 is the stored one, `orders - 1` more
-    are drawn by `seed`. Raises BadAnalysis, a ValueError, for a pool that is no such thing, or smaller than the budget.
+    are drawn by `seed`. A column `score` is what rules go by; without one no candidate has a score. Raises BadAnalysis,
+    a ValueError, for a pool that is no such thing, smaller than the budget, without some of its scores, or with
+    problems on which the rule was fitted.
     """
     budget = _check(pool, rule, along, orders)
     changes = {name: value for name, value in (("budget", budget), ("same", operator.eq)) if hasattr(rule, name)}
@@ -52,6 +54,11 @@ def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
             raise BadAnalysis(f"a pool has one {column}, this one has {sorted(pool[column].unique())}")
     if pool.duplicated(["problem_id", "sample", "window"]).any():
         raise BadAnalysis("a pool has one row a problem, sample and window, this one has some twice")
+    if "score" in pool and not pool.score.between(0, 1).all():
+        strange = pool[~pool.score.between(0, 1)].iloc[0]
+        raise BadAnalysis(f"a score is from 0 to 1, that of {strange.problem_id} is {strange.score}")
+    if seen := getattr(rule, "fitted_on", frozenset()) & set(pool.problem_id):
+        raise BadAnalysis(f"{rule} was fitted on {len(seen)} of these problems, such as {min(seen)}")
     sizes = pool.groupby(["problem_id", AXES[along]]).size()
     budget = rule.budget or sizes.max()
     if budget > sizes.min():
@@ -65,7 +72,8 @@ def _settle(rows: list[dict], rule: Rule, along: str) -> dict:
     answers = [None if pd.isna(row["answer"]) else row["answer"] for row in rows]
     groups = group_answers(answers, SAME.get(rows[0]["kind"], operator.eq))
     costs = price([(row["window"], row["total_tokens"], row["overran"]) for row in rows], along)
-    drawn = [Candidate(None if i is None else answers[i], None, cost) for i, cost in zip(groups, costs)]
+    scores = [row.get("score") for row in rows]
+    drawn = [Candidate(None if i is None else answers[i], *one) for i, *one in zip(groups, scores, costs)]
     if hasattr(rule, "pick"):  # a bound knows what is right
         picked, count = rule.pick([row["correct"] for row in rows]), len(rows)
     else:
