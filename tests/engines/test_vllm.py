@@ -365,6 +365,16 @@ def test_the_account_adds_up_to_what_vllm_itself_reports(engine, prompts):
 
 
 @pytest.mark.slow
+def test_every_engine_gives_the_same_scores(engine, server, model, prompts):
+    asked = [(prompt[: 5 + i], [i, 100, 4000]) for i, prompt in enumerate(prompts[:20])]
+    here = load_engine("transformers", model, dtype="float32").score(asked)
+    remote = load_engine("server", model, base_url=server.base_url).score(asked)
+    for one, other, third in zip(here, engine.score(asked), remote, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+        assert one == pytest.approx(third, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_a_caller_that_leaves_early_leaves_nothing_running(engine, prompts):
     from z1lib.engines.base import Request
 

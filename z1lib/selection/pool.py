@@ -6,7 +6,6 @@ The candidates are the longer windows of one trace, or more samples: *longer* an
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -36,14 +35,17 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     changes = {name: value for name, value in (("budget", budget), ("same", operator.eq)) if hasattr(rule, name)}
     rule = replace(rule, **changes)  # answers come to it sorted by the equality of their kind
     rng = np.random.default_rng(seed)
-    rows = []
-    for _, part in pool.sort_values(along, kind="stable").groupby(["problem_id", AXES[along]], sort=False):
-        stored = part.to_dict("records")
-        for order in range(orders):
-            places = rng.permutation(len(stored)) if order else range(len(stored))
-            row = _settle([stored[i] for i in places], rule, along)
-            rows.append(row | ({"sample": order} if along == "sample" else {}))
-    return pd.DataFrame(rows, columns=pool.columns)
+    ordered = pool.sort_values(along, kind="stable").reset_index(drop=True)
+    settled: list[Settled] = []
+    for _, part in ordered.groupby(["problem_id", AXES[along]], sort=False):
+        drawn, decoded = _to_candidates(part, along)
+        correct, index, first = part.correct.tolist(), part.index.tolist(), np.arange(len(part))
+        shuffled = rng.random((orders - 1, len(part))).argsort(axis=1)
+        for places in np.vstack([first, shuffled])[:, :budget].tolist():
+            picked, count = _settle(rule, [drawn[i] for i in places], [correct[i] for i in places])
+            spent = sum([decoded[i] for i in places[:count]])
+            settled.append(([index[places[i]] for i in picked], index[places[-1]], spent))
+    return _to_rows(ordered, settled, rule, along, orders)
 
 
 def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
@@ -66,25 +68,41 @@ def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
     return int(budget)
 
 
-def _settle(rows: list[dict], rule: Rule, along: str) -> dict:
-    """What the rule gives for one problem, from its rows in the order in which they are drawn."""
-    rows = rows[: rule.budget]
-    answers = [None if pd.isna(row["answer"]) else row["answer"] for row in rows]
-    groups = group_answers(answers, SAME.get(rows[0]["kind"], operator.eq))
-    costs = price([(row["window"], row["total_tokens"], row["overran"]) for row in rows], along)
-    scores = [row.get("score") for row in rows]
+Settled = tuple[Sequence[int], int, int]  # places in the pool of what was picked and of the last candidate; the cost
+
+
+def _to_candidates(part: pd.DataFrame, along: str) -> tuple[list[Candidate], list[int]]:
+    """The candidates of one problem, and what each decoded. Equal answers are spelled alike, which compares fast."""
+    answers = [None if pd.isna(answer) else answer for answer in part.answer]
+    groups = group_answers(answers, SAME.get(part.kind.iloc[0], operator.eq))
+    costs = price(list(zip(part.window, part.total_tokens, part.overran)), along)
+    scores = part.score if "score" in part else [None] * len(part)
     drawn = [Candidate(None if i is None else answers[i], *one) for i, *one in zip(groups, scores, costs)]
+    return drawn, [cost.decoded for cost in costs]
+
+
+def _settle(rule: Rule, drawn: list[Candidate], correct: list[bool]) -> tuple[Sequence[int], int]:
+    """What the rule picks, and after how many candidates, of those that come in this order."""
     if hasattr(rule, "pick"):  # a bound knows what is right
-        picked, count = rule.pick([row["correct"] for row in rows]), len(rows)
-    else:
-        choices = ((rule.choose(drawn[:count]), count) for count in range(1, len(drawn) + 1))
-        choice, count = next(pair for pair in choices if pair[0] is not None)
-        picked = [choice]
-    row = dict(rows[picked[0]])
-    if len(picked) > 1:
-        row |= {name: fmean(rows[i][name] for i in picked) for name in MEANS}
-    spent = sum(costs[:count], Cost()).decoded
-    return row | {"policy": rule.name, "window": rows[-1]["window"], "decoded_tokens": spent}
+        return rule.pick(correct), len(drawn)
+    for count in range(1, len(drawn) + 1):
+        if (choice := rule.choose(drawn[:count])) is not None:
+            return [choice], count
+    raise ValueError(f"{rule} chose none of {len(drawn)} candidates")
+
+
+def _to_rows(ordered: pd.DataFrame, settled: list[Settled], rule: Rule, along: str, orders: int) -> pd.DataFrame:
+    """The rows of the pool that were picked, the mean of several, as rows of the rule."""
+    picked, last, spent = zip(*settled)
+    rows = ordered.iloc[[places[0] for places in picked]].reset_index(drop=True)
+    rows["policy"], rows["decoded_tokens"] = rule.name, spent
+    rows["window"] = ordered.window.to_numpy()[list(last)]
+    if along == "sample":
+        rows["sample"] = list(range(orders)) * (len(rows) // orders)
+    if max(map(len, picked)) > 1:
+        values = ordered[MEANS].to_numpy(dtype=float)
+        rows[MEANS] = [values[list(places)].mean(axis=0) for places in picked]
+    return rows
 
 
 def price(drawn: Sequence[tuple[int, int, bool]], along: str) -> list[Cost]:

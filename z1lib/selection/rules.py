@@ -5,6 +5,7 @@ candidate without an answer costs, and is chosen only where none has one. Ties g
 of 1, the higher the better; a candidate without one counts as 1, so that without scores a weighted vote is a vote.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -224,6 +225,9 @@ def sum_by_answer(
 
 def group_answers(answers: Sequence[str | None], same: Same) -> list[int | None]:
     """For each answer the index of the first that is the same; None where there is none."""
+    if same is operator.eq:
+        firsts: dict[str, int] = {}
+        return [None if answer is None else firsts.setdefault(answer, i) for i, answer in enumerate(answers)]
     groups: list[int | None] = []
     for index, answer in enumerate(answers):
         firsts = (group for group in dict.fromkeys(groups) if group is not None and same(answers[group], answer))
