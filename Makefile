@@ -104,6 +104,7 @@ bench: ## one pass against two, sweep, decoding, graders, bootstrap, curation, f
 	$(BIN)/python benchmarks/code_grader.py
 	$(BIN)/python benchmarks/math_grader.py
 	$(BIN)/python benchmarks/bootstrap.py
+	$(BIN)/python benchmarks/replay.py
 	$(BIN)/python benchmarks/curation.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/sft.py

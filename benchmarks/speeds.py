@@ -85,6 +85,14 @@ def _bootstrap(table: pd.DataFrame) -> list[str]:
     return [_line(f"{what} ({ours['median s']:.1f} s)", peer.way, f"{peer['median s'] / ours['median s']:.1f}", ours)]
 
 
+def _replay(table: pd.DataFrame) -> list[str]:
+    rules, loop = table.iloc[:-1], table.iloc[-1]
+    weighted = rules[rules.way == "weighted_vote"].iloc[0]
+    what = f"replay of {len(rules)} rules, {loop.problems:,} problems of {loop.samples} samples, {loop.orders} orders"
+    speed = f"{loop.seconds / weighted.seconds:.1f} (the weighted vote)"
+    return [_line(f"{what} ({rules.seconds.sum():.0f} s)", "a plain loop", speed, loop)]
+
+
 SAYINGS = {
     "windowed_inference.csv": _windowed,
     "decoding.csv": _decoding,
@@ -93,6 +101,7 @@ SAYINGS = {
     "sft.csv": _training,
     "gpu_training.csv": _attention,
     "bootstrap.csv": _bootstrap,
+    "replay.csv": _replay,
 }
 
 

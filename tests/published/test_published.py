@@ -16,8 +16,18 @@ def test_every_table_loads_whole_with_its_source(table):
     assert frame.source.str.match("arXiv 2504.00810 v1, .").all()
 
 
+def test_what_the_neighbours_report_says_where_and_what_was_read_at_second_hand():
+    frame = published.load("neighbours")
+    assert set(frame.paper) == {"self_calibration", "diffcodegen", "asyncspade"}
+    assert frame.source.str.len().min() > 0
+    assert set(frame[frame.secondary].source) == set(frame.source) - {"arXiv 2503.00031 v1"}
+    rows = frame[(frame.model == "Llama-3.1-8B") & (frame.benchmark == "MathQA")].set_index(["method", "measure"])
+    assert rows["value"]["SC", "accuracy"] == 73.7
+    assert rows["value"]["self-calibrated", "ECE"] == 8.64
+
+
 def test_an_unknown_table_lists_those_there_are():
-    with pytest.raises(ValueError, match="main, data_ablation, scaling, trigrams, errors"):
+    with pytest.raises(ValueError, match="main, data_ablation, scaling, trigrams, errors, neighbours"):
         published.load("table9")
 
 

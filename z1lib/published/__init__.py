@@ -1,4 +1,5 @@
-"""What the paper printed (arXiv 2504.00810 v1) and what follows from it: never mixed with what we measured."""
+"""What the paper (arXiv 2504.00810 v1) and its neighbours printed and what follows from it: never mixed with what we
+measured."""
 
 from importlib.resources import files
 
@@ -8,13 +9,10 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from z1lib.stats import BadAnalysis, iso_accuracy_ratio, wilson
 
-TABLES = {
-    "main": "Table 1",
-    "data_ablation": "Table 2",
-    "scaling": "Table 6",
-    "trigrams": "Figure 3",
-    "errors": "",  # its rows say where
-}
+TABLES = {"main": "Table 1", "data_ablation": "Table 2", "scaling": "Table 6", "trigrams": "Figure 3"}
+# Tables whose rows say where: errors of the paper; what its three neighbours report, `secondary` where we have read it
+# in somebody's notes and not in the paper itself.
+WITH_PLACES = {"errors": "arXiv 2504.00810 v1, ", "neighbours": ""}
 
 SIZES = {"math500": 500, "gpqa_diamond": 198, "livecodebench": 880, "bigcodebench_hard": 148}  # paper, section 4
 
@@ -24,10 +22,12 @@ def load(table: str) -> pd.DataFrame:
 
     Raises ValueError for an unknown name.
     """
-    if table not in TABLES:
-        raise ValueError(f"no published table {table!r}; there are {', '.join(TABLES)}")
+    if table not in {*TABLES, *WITH_PLACES}:
+        raise ValueError(f"no published table {table!r}; there are {', '.join([*TABLES, *WITH_PLACES])}")
     frame = pd.read_csv(files(__name__) / f"{table}.csv")
-    return frame.assign(source="arXiv 2504.00810 v1, " + (frame["where"] if table == "errors" else TABLES[table]))
+    if table in TABLES:
+        return frame.assign(source=f"arXiv 2504.00810 v1, {TABLES[table]}")
+    return frame.assign(source=WITH_PLACES[table] + frame["where"])
 
 
 def recompute_ratios(scaling: pd.DataFrame) -> pd.DataFrame:
