@@ -14,6 +14,7 @@ import pytest
 from z1lib.engines.base import Decoded, Request, check_prompts
 from z1lib.models import save_base_model
 from z1lib.profile import MOVED, Profile, load_profile
+from z1lib.window import ask
 
 END = 0
 
@@ -58,7 +59,7 @@ class ScriptedEngine:
     def _follow(self, request: Request, policy) -> Decoded:
         ids, put = list(request.prefix_ids), list(request.prefix_put)
         while not policy.finished(ids):
-            step = policy.step(ids, put)
+            step = ask(policy, ids, put)
             token = step.force if step.force is not None else self.script(request.prompt_ids, ids)
             if token in step.of:
                 put.append(len(ids))

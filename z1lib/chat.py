@@ -64,6 +64,14 @@ def encode_end(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     return tokenizer(end, add_special_tokens=False)["input_ids"]
 
 
+def encode_question(tokenizer: PreTrainedTokenizerBase, messages: list[Message], question: str) -> list[int]:
+    """Ids that go behind an answer, whose ids are known, to ask one question more: up to where its answer begins."""
+    mark = _marks(messages)[0]
+    turns = [*messages, {"role": "assistant", "content": mark}, {"role": "user", "content": question}]
+    rendered = _render(tokenizer, turns, add_generation_prompt=True)
+    return tokenizer(rendered.partition(mark)[2], add_special_tokens=False)["input_ids"]
+
+
 def render_answer(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
     """The last message's content as the template writes it: trimmed, where the template trims."""
     *before, last = messages

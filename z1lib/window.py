@@ -1,11 +1,13 @@
 """The paper's idea, the Shifted Thinking Window, and the policies it is compared with.
 
-A policy is a pure function of the token ids generated so far and of where the engine has put ids in the place of one
-the model chose: what was forced is known, never guessed from ids a model may write itself. `step(ids, put)` says to
-force an id, to put some in the place of others, or nothing; `finished(ids)` says that a token limit is reached;
-`account(ids, ended, put)` splits a completion into thinking, forced and answer tokens (`ended`: by an end token). An
-engine stops at an end token by itself, before it asks the policy, so an end token sampled as the last one a window
-allows is a natural end: no hint, not overran.
+A policy is a pure function of the token ids generated so far. `step(ids)` says to force an id, to put some in the place
+of others, or nothing; `finished(ids)` says that a token limit is reached; `account(ids, ended)` splits a completion
+into thinking, forced and answer tokens (`ended`: by an end token). An engine stops at an end token by itself, before it
+asks the policy, so an end token sampled as the last one a window allows is a natural end: no hint, not overran.
+
+A policy that `reads_put` is also told at which positions an engine has put ids in the place of one the model chose:
+`step(ids, put)`, `account(ids, ended, put)`. What it has forced it then knows and need not guess from ids that a model
+may write itself. Engines ask through `ask` and `settle`.
 
 A policy holds text; `bind(encode)` gives the same policy with its text as token ids, each piece tokenised alone.
 
@@ -57,11 +59,20 @@ class Policy(Protocol):
     max_tokens: int  # no completion is longer
     reads_ids: bool  # whether `step` depends on more than the number of ids
 
-    # `put`: the positions in `ids` at which an engine has put a step's `instead`
     def bind(self, encode: Callable[[str], list[int]], end_ids: frozenset[int] = frozenset()) -> "Policy": ...
-    def step(self, ids: Sequence[int], put: Sequence[int] = ()) -> Step: ...
+    def step(self, ids: Sequence[int]) -> Step: ...
     def finished(self, ids: Sequence[int]) -> bool: ...
-    def account(self, ids: Sequence[int], ended: bool, put: Sequence[int] = ()) -> Account: ...
+    def account(self, ids: Sequence[int], ended: bool) -> Account: ...
+
+
+def ask(policy: Policy, ids: Sequence[int], put: Sequence[int]) -> Step:
+    """The policy's step behind ids of which some were put there."""
+    return policy.step(ids, put) if getattr(policy, "reads_put", False) else policy.step(ids)
+
+
+def settle(policy: Policy, ids: Sequence[int], ended: bool, put: Sequence[int]) -> Account:
+    """The policy's account of a completion of which some ids were put there."""
+    return policy.account(ids, ended, put) if getattr(policy, "reads_put", False) else policy.account(ids, ended)
 
 
 def encode_forced(encode: Callable[[str], list[int]], text: str, end_ids: frozenset[int]) -> tuple[int, ...]:
@@ -127,14 +138,14 @@ class ShiftedWindow:
     def max_tokens(self) -> int:
         return self.max_thinking_tokens + len(self.hint_ids) + self.max_answer_tokens
 
-    def step(self, ids, put=()):
+    def step(self, ids):
         k = len(ids) - self.max_thinking_tokens
         return Step(force=self.hint_ids[k]) if 0 <= k < len(self.hint_ids) else FREE
 
     def finished(self, ids):
         return len(ids) >= self.max_tokens
 
-    def account(self, ids, ended, put=()):
+    def account(self, ids, ended):
         thinking = min(len(ids), self.max_thinking_tokens)
         hint = min(len(ids) - thinking, len(self.hint_ids))
         return Account(thinking, hint, len(ids) - thinking - hint, overran=hint > 0)
@@ -165,7 +176,7 @@ class BudgetForcing:
     wait_ids: tuple[int, ...] = ()
     end_ids: tuple[int, ...] = ()
     name = "budget_forcing"
-    reads_ids = True
+    reads_ids = reads_put = True
 
     def __post_init__(self):
         check_limits(self, max_thinking_tokens=self.max_thinking_tokens, max_answer_tokens=self.max_answer_tokens)
@@ -245,13 +256,13 @@ class Truncation:
     def window(self) -> int:
         return self.max_tokens
 
-    def step(self, ids, put=()):
+    def step(self, ids):
         return FREE
 
     def finished(self, ids):
         return len(ids) >= self.max_tokens
 
-    def account(self, ids, ended, put=()):
+    def account(self, ids, ended):
         return Account(len(ids), 0, 0, overran=not ended)
 
 

@@ -22,7 +22,7 @@ from z1lib.files import Journal
 from z1lib.inference.decode import generate, window_sweep
 from z1lib.inference.sweep import sweep_problems
 from z1lib.records import Completion, Problem
-from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded, from_json
+from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded, ask, from_json
 
 END, DELIMITER = 256, 2  # of the tiny model's tokenizer, whose ids are bytes in another order
 PROMPTS = [[40 + k, 41, 42 + 3 * k] for k in range(12)]
@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         policy = from_json(extra["z1_policy"]) if extra and self.server.follows_policies else None
         ids = asked["prompt"][len(prompt) :]
         while len(ids) - known < asked["max_tokens"]:
-            step = policy.step(ids, json.loads(extra["z1_put"])) if policy else None
+            step = ask(policy, ids, json.loads(extra["z1_put"])) if policy else None
             if policy and policy.finished(ids):
                 ids.append(END)
             elif step and step.force is not None:

@@ -11,7 +11,7 @@ from typing import Protocol, get_args
 
 from z1lib.cost import Cost
 from z1lib.profile import EngineName
-from z1lib.window import Policy, Truncation, to_json
+from z1lib.window import Policy, Truncation, ask, to_json
 
 ENGINES = get_args(EngineName)
 INSTALL = {
@@ -34,7 +34,7 @@ class Request:
 
     A branch shares the request's ids up to its own window and goes its own way from there, if it has anything to
     force there; else its completion is the request's own. `prefix_ids` are the first ids of the completion where they
-    are known already, and `prefix_put` where the policy has put some of them (`window.Policy`): decoding goes on behind
+    are known already, and `prefix_put` where the policy has put some of them (`window`): decoding goes on behind
     them. `watch` is told the ids so far after each step of the engine.
     """
 
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Generated ids, the end token included; `ended`: by an end token, not by a limit; `put`: see `window.Policy`.
+    """Generated ids, the end token included; `ended`: by an end token, not by a limit; `put`: see `window`.
 
     `cost`: of the request's own completion its prompt and its tokens, of a branch what it adds to them; over the
     completions of a request these sum to all that the engine did for it.
@@ -124,7 +124,7 @@ class Track:
             head, own = list(ids[: policy.window]), [start for start in put if start < policy.window]
             if policy.finished(head):
                 self.done[number] = Decoded(head, False, tuple(own))
-            elif policy.step(head, own).force is None:
+            elif ask(policy, head, own).force is None:
                 self.undivided += 1
             else:
                 extend_forced(policy, head, own)  # the whole hint at once: it is fed in one go
@@ -143,13 +143,13 @@ class Track:
 
 def extend_forced(policy: Policy, ids: list[int], put: Sequence[int]) -> None:
     """Append what the policy forces at the end of `ids`, until it forces nothing."""
-    while (forced := policy.step(ids, put).force) is not None:
+    while (forced := ask(policy, ids, put).force) is not None:
         ids.append(forced)
 
 
 def extend_chosen(policy: Policy, ids: list[int], put: list[int], token: int) -> bool:
     """Append the id that the model chose, or what the policy puts in its place. Returns whether it is the model's."""
-    step = policy.step(ids, put)
+    step = ask(policy, ids, put)
     if token not in step.of:
         ids.append(token)
         return True

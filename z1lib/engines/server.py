@@ -40,7 +40,7 @@ from z1lib.engines.base import (
 )
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy, ShiftedWindow, Truncation, check_count
+from z1lib.window import Policy, ShiftedWindow, Truncation, ask, check_count
 
 START_S = 30  # for each of the two questions that are asked before decoding
 COMPLETION_S = 3600  # for one whole answer, which is silent until its end; sending it again included
@@ -136,7 +136,7 @@ class ServerEngine:
         limit, of = policy.max_tokens, ()
         if not self.follows_policies:
             limit = policy.window if len(ids) < policy.window else policy.max_tokens
-            of = policy.step(ids, put).of
+            of = ask(policy, ids, put).of
         extra = {"return_token_ids": True, "stop_token_ids": sorted({*self.end_ids, *of})}
         if self.follows_policies:
             extra["vllm_xargs"] = policy_arguments(policy, len(ids), put, self.end_ids)
@@ -259,7 +259,7 @@ class _Session:
             before = len(ids)
             async with aclosing(self._receive(request, policy, ids, put, costs, stream)) as tokens:
                 async for token in tokens:
-                    if policy.step(ids, put).force not in (
+                    if ask(policy, ids, put).force not in (
                         None,
                         token,
                     ):  # the server does not know: the rest is in vain

@@ -20,7 +20,7 @@ from vllm.v1.sample.logits_processor.interface import LogitsProcessor as Process
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as ProcessorV2
 
 from z1lib.engines.base import END, POLICY, PREFIX, PUT
-from z1lib.window import Policy, Step, from_json
+from z1lib.window import Policy, Step, ask, from_json
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _Followed:
 
     def apply(self, logits: torch.Tensor, ids: Sequence[int]) -> None:
         """Change one row of logits (vocabulary) so that the next id is the policy's."""
-        step = Step(force=self.end_id) if self.policy.finished(ids) else self.policy.step(ids, self.put)
+        step = Step(force=self.end_id) if self.policy.finished(ids) else ask(self.policy, ids, self.put)
         if step.force is not None:
             logits.fill_(float("-inf"))
             logits[step.force] = 0

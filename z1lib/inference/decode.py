@@ -15,7 +15,7 @@ from z1lib.files import Journal, exclusive
 from z1lib.profile import COLDEST, HOTTEST, is_temperature
 from z1lib.progress import bar
 from z1lib.records import Completion
-from z1lib.window import HINT, Policy, ShiftedWindow, at, check_count, check_windows
+from z1lib.window import HINT, Policy, ShiftedWindow, at, check_count, check_windows, settle
 
 Prompt = str | list[int]
 
@@ -149,7 +149,7 @@ def complete(engine: Engine, request: Request, decoded: list[Decoded], problem_i
 
 
 def complete_one(engine, request: Request, policy: Policy, decoded: Decoded, problem_id: str) -> Completion:
-    account = policy.account(decoded.ids, decoded.ended, decoded.put)
+    account = settle(policy, decoded.ids, decoded.ended, decoded.put)
     cut = len(decoded.ids) - account.answer
     thinking = decoded.ids[: policy.window] if account.overran else decoded.ids[:cut]
     return Completion(
