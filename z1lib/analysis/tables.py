@@ -157,9 +157,9 @@ def _accuracy_interval(part: pd.DataFrame, resamples: int = 10_000, seed: int = 
     return interval.low, interval.high
 
 
-def main_sets(summary: pd.DataFrame, min_problems: int = 50) -> list[str]:
+def main_sets(frame: pd.DataFrame, min_problems: int = 50) -> list[str]:
     """The problem sets large enough to draw conclusions from, all if none is."""
-    sizes = summary[summary.level == "all"].groupby("problem_set", sort=False).n.max()
+    sizes = frame.groupby("problem_set", sort=False).problem_id.nunique()
     return list(sizes[sizes >= min_problems].index) or list(sizes.index)
 
 

@@ -158,10 +158,10 @@ def write_results(folder: Path) -> str:
         *(f"![{file.stem}]({file.name})" for file in headline_figures(folder)),
     ]
     summary = pd.read_csv(folder / "summary.csv", dtype={"level": str})
-    for name in tables.main_sets(summary):
+    frame = artifacts.read_frame(folder)
+    for name in tables.main_sets(frame):
         parts += [f"## Accuracy by window, `{name}`", show_accuracy(summary, name)]
-    if (folder / "artifacts").is_dir():
-        parts += ["## In words", *say_findings(artifacts.read_frame(folder), notes["profile"])]
+    parts += ["## In words", *say_findings(frame, notes["profile"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -206,7 +206,7 @@ def say_findings(frame: pd.DataFrame, name: str) -> list[str]:
     profile = load_profile(name)
     resamples, seed = profile.analysis.resamples, profile.seed
     frame, subject = tables.pool_trainings(frame), claims.subject_of(profile)
-    main = frame[frame.problem_set == tables.main_sets(tables.summarise(frame))[0]]
+    main = frame[frame.problem_set == tables.main_sets(frame)[0]]
     return [
         findings.say_levels(frame, subject[0], resamples, seed),
         findings.say_overthinking(main, [subject, *claims.rivals_of(profile, frame)], resamples, seed),
