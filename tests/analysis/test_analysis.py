@@ -314,3 +314,10 @@ def test_power_says_how_many_problems_a_difference_takes():
     text = findings.say_power(0.5, 160)
     assert "5 points 1,5" in text  # 2 * 0.5 * 0.5 * (1.96 + 0.84)^2 / 0.05^2 = 1,568, and a little less
     assert "Here are 160" in text
+
+
+def test_a_sets_size_is_its_problems_however_many_trainings_answered_them():
+    many = pd.DataFrame({"problem_set": "large", "problem_id": [f"p{i}" for i in range(50)]})
+    few = pd.DataFrame({"problem_set": "small", "problem_id": [f"q{i % 30}" for i in range(90)]})
+    assert tables.main_sets(pd.concat([many, few])) == ["large"]
+    assert tables.main_sets(few) == ["small"]
