@@ -203,7 +203,7 @@ def transfer(summary: pd.DataFrame, problem_sets: list[str]) -> Figure:
         errors = [part.accuracy - part.accuracy_low, part.accuracy_high - part.accuracy]
         axis.errorbar(part.accuracy, models, xerr=errors, fmt="o", color="#0072B2", capsize=3)
         axis.invert_yaxis()
-        title = f"{name.replace('_', ' ')} (n={part.n.max()})"
+        title = f"{name.replace('_', ' ')} (n={part.n.min()})"  # problems: the untrained model answers each once
         axis.set(xlabel="accuracy, no window", xlim=(-0.02, 1.02), title=title)
     return figure
 

@@ -40,12 +40,7 @@ def generate_until(
     that are stored. Raises ValueError as
     `generate` does, for more candidates than there are windows, and for a bound.
     """
-    if hasattr(rule, "pick"):
-        raise ValueError(f"{rule.name} is a bound: it takes stored answers that are graded (`selection.replay`)")
-    stored = len(policy) if along == "window" else rule.budget
-    budget = rule.budget or stored
-    if along not in AXES or budget is None or budget > stored:
-        raise ValueError(f"{rule} along {along!r}: 'sample' takes a budget, 'window' as many policies as the budget")
+    budget = _find_budget(rule, policy, along)
     check_sampling(budget, temperature, top_p, seed)
     policies = policy[:budget] if along == "window" else [policy] * budget
     if along == "window":
@@ -62,6 +57,17 @@ def generate_until(
         return Candidate(answer_of(row), score_of(row), cost)
 
     return _draw(engine, asked, lambda rows: _choose(rows, policies, rule, along, candidate), along)
+
+
+def _find_budget(rule: Rule, policy: Policy | list[Policy], along: str) -> int:
+    """How many candidates there may be. Raises ValueError for a bound, and for more than there are."""
+    if hasattr(rule, "pick"):
+        raise ValueError(f"{rule.name} is a bound: it takes stored answers that are graded (`selection.replay`)")
+    stored = len(policy) if along == "window" else rule.budget
+    budget = rule.budget or stored
+    if along not in AXES or budget is None or budget > stored:
+        raise ValueError(f"{rule} along {along!r}: 'sample' takes a budget, 'window' as many policies as the budget")
+    return budget
 
 
 def _draw(engine: Engine, asked: list[list[Request]], choose: Callable, along: str) -> list[Completion]:

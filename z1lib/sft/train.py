@@ -204,7 +204,7 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
     examples = tokenize_rows(rows, tokenizer, profile)
     trainer = ResponseTrainer(
         MeanOfLast(profile.sft.average_last),
-        model=load_model(base, profile, max(len(example["input_ids"]) for example in examples)),
+        model=load_model(base, profile, max(len(example["input_ids"]) for example in examples), config.process_index),
         args=config,
         train_dataset=Dataset.from_list(examples),
         processing_class=tokenizer,
@@ -215,11 +215,11 @@ def make_trainer(rows: list[Trajectory], base: Path, output_dir: Path, profile: 
     return trainer
 
 
-def load_model(base: Path, profile: Profile, longest: int) -> PreTrainedModel:
+def load_model(base: Path, profile: Profile, longest: int, process: int) -> PreTrainedModel:
     """The model to train, shown to learn under the attention it is given what it would under its own.
 
     `longest`: tokens of the longest example. Raises UnsupportedModel. Flash attention knows windows and caps by itself;
-    where FSDP gives the weights to one process, the others have nothing to try.
+    where FSDP gives the weights to process 0, the others have nothing to try.
     """
     attention = "flash_attention_2" if is_flash_attn_2_available() and has_bf16_units() else BY_EXAMPLE
     dtype = DTYPES[mixed_precision(profile)] if profile.sft.lora else torch.float32
@@ -227,7 +227,8 @@ def load_model(base: Path, profile: Profile, longest: int) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention)
     except KeyError as error:  # of a model whose attention is not to be chosen
         raise UnsupportedModel(f"{base} has an attention that cannot be replaced: {INSTEAD}") from error
-    if attention == BY_EXAMPLE and not any(parameter.is_meta for parameter in model.parameters()):
+    has_weights = process == 0 or not profile.sft.fsdp.get("cpu_ram_efficient_loading")
+    if attention == BY_EXAMPLE and has_weights:
         check_attention(model, longest)
     return model
 
