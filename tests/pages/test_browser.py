@@ -85,15 +85,15 @@ def run_all(page, url: str, cells: int) -> None:
     page.goto(f"{url}?reset")  # else JupyterLab opens the notebooks of the last test again
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector("[data-status=idle]", timeout=60_000)
-    for _ in range(3):  # a kernel that has just come up may miss the first
+    done = f"() => {PROMPTS}.filter(text => /^\\[\\d+\\]:$/.test(text)).length >= "
+    for _ in range(3):  # a kernel that has just come up may lose the first: cells wait, and then do not
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         with suppress(playwright.TimeoutError):
-            page.wait_for_function(f"() => {PROMPTS}.some(text => text != '[ ]:')", timeout=20_000)
+            page.wait_for_function(f"{done}1", timeout=30_000)
             break
-    done = f"() => {PROMPTS}.filter(text => /^\\[\\d+\\]:$/.test(text)).length >= {cells}"
     try:
-        page.wait_for_function(done, timeout=240_000)
+        page.wait_for_function(f"{done}{cells}", timeout=240_000)
     except playwright.TimeoutError:
         look(page, "stuck")
         raise
