@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import load_engine
 from z1lib.files import Journal
 from z1lib.inference import generate
 from z1lib.inference.confidence import QUESTION, Confidence, ask_yes, find_yes_and_no
-from z1lib.models import save_base_model
-from z1lib.profile import load_profile
+from z1lib.models import make_random_model, save_whole
 from z1lib.records import Problem
 from z1lib.window import Truncation
 
@@ -19,8 +18,17 @@ PROBLEMS = [Problem(f"p{i}", f"What is {i} + {i}?", "text", str(2 * i)) for i in
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    model = load_profile("mini").model
-    folder = save_base_model(tmp_path_factory.mktemp("m") / "base", model.base, model.revision, model.package, 0)
+    """A random model whose tokenizer of bytes knows two words."""
+    model, letters = make_random_model(0)
+    words = {word: len(letters) + i for i, word in enumerate(("Ye", "Yes", "No"))}
+    vocabulary = {name: i for name, i in letters.get_vocab().items() if not name.startswith("<|")}
+    merges = [("Y", "e"), ("Ye", "s"), ("N", "o")]
+    tokenizer = Qwen2Tokenizer(vocab={**vocabulary, **words}, merges=merges, eos_token="<|im_end|>")
+    tokenizer.chat_template = letters.chat_template
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    model.resize_token_embeddings(len(tokenizer) + 8)
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    folder = save_whole(tmp_path_factory.mktemp("m") / "words", model, tokenizer, {})
     return load_engine("transformers", str(folder), dtype="float32")
 
 
@@ -40,14 +48,13 @@ def test_it_is_the_probability_of_yes_in_the_conversation_that_the_template_writ
     model = AutoModelForCausalLM.from_pretrained(engine.model_name, dtype=torch.float32)
     tokenizer = engine.tokenizer
     for row, one in zip(rows, found, strict=True):
-        text = tokenizer.decode([i for i in row.token_ids if i not in engine.end_ids])
+        own = [i for i in row.token_ids if i not in engine.end_ids]
         prompt = next(problem.prompt for problem in PROBLEMS if problem.id == row.problem_id)
-        turns = [
-            *conversation(prompt, ""),
-            {"role": "assistant", "content": text},
-            {"role": "user", "content": QUESTION},
-        ]
-        ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))["input_ids"]
+        turns = [{"role": "assistant", "content": "MARK"}, {"role": "user", "content": QUESTION}]
+        turns = [*conversation(prompt, ""), *turns]
+        whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        before, behind = (tokenizer(part)["input_ids"] for part in whole.split("MARK"))
+        ids = before + own + behind
         with torch.inference_mode():
             probabilities = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
         assert one.score == pytest.approx(float(probabilities[find_yes_and_no(tokenizer)[0]]), rel=1e-3)
