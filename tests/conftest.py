@@ -57,7 +57,7 @@ class ScriptedEngine:
             yield index, [self._follow(request, policy) for policy in (request.policy, *request.branches)]
 
     def _follow(self, request: Request, policy) -> Decoded:
-        ids, put = list(request.prefix_ids), list(request.prefix_put)
+        ids, put = request.begin()
         while not policy.finished(ids):
             step = ask(policy, ids, put)
             token = step.force if step.force is not None else self.script(request.prompt_ids, ids)

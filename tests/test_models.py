@@ -238,9 +238,9 @@ def test_a_message_is_trimmed_if_the_template_trims_whether_or_not_it_spells_a_c
 def test_an_answer_is_learned_as_the_template_writes_it(model_and_tokenizer):
     tokenizer = model_and_tokenizer[1]
     messages = [*ask("a"), {"role": "assistant", "content": " b\n"}]
-    assert chat.render_answer(tokenizer, messages) == " b\n"
+    assert chat.encode_end(tokenizer, messages)[0] == " b\n"
     tokenizer.chat_template = TEMPLATE.replace("m.content", "m.content | trim")
-    assert chat.render_answer(tokenizer, messages) == "b"
+    assert chat.encode_end(tokenizer, messages)[0] == "b"
 
 
 @pytest.mark.parametrize("content", [None, ["parts"], 3])

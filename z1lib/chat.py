@@ -51,17 +51,21 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -
     return _encode_around(tokenizer, messages, lambda rows: _render(tokenizer, rows, add_generation_prompt=True))
 
 
-def encode_end(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """Ids the template puts after the last message: the end token and, in some templates, a newline.
+def encode_end(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> tuple[str, list[int]]:
+    """The last message's content as the template writes it, trimmed where it trims, and the ids that it puts behind:
+    the end token and, in some templates, a newline.
 
     Raises ValueError for a template that puts something else than the message between the generation prompt and them:
     what is trained would not be what is decoded.
     """
     *before, last = messages
-    start, _, _, end = _take_apart(tokenizer, before, last)
-    if start != _render(tokenizer, before, add_generation_prompt=True):
+    mark = _marks(before)[0]
+    rendered = _render(tokenizer, [*before, {**last, "content": PAD + mark + PAD}])
+    start, *around = re.split(f"({PAD}?){mark}({PAD}?)", rendered, maxsplit=1)
+    if not around or start != _render(tokenizer, before, add_generation_prompt=True):
         raise ValueError("the chat template writes an answered turn differently from its generation prompt")
-    return tokenizer(end, add_special_tokens=False)["input_ids"]
+    left, right, end = around
+    return _trim(last["content"], left, right), tokenizer(end, add_special_tokens=False)["input_ids"]
 
 
 def encode_question(tokenizer: PreTrainedTokenizerBase, messages: list[Message], question: str) -> list[int]:
@@ -72,19 +76,12 @@ def encode_question(tokenizer: PreTrainedTokenizerBase, messages: list[Message],
     return tokenizer(rendered.partition(mark)[2], add_special_tokens=False)["input_ids"]
 
 
-def render_answer(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    """The last message's content as the template writes it: trimmed, where the template trims."""
-    *before, last = messages
-    _, left, right, _ = _take_apart(tokenizer, before, last)
-    return _trim(last["content"], left, right)
-
-
 def find_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The control token with which the chat template ends an answer; None if it has none, or there is no template."""
     if not getattr(tokenizer, "chat_template", None):
         return None
     try:
-        ids = encode_end(tokenizer, [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
+        _, ids = encode_end(tokenizer, [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
     except (ValueError, TemplateError):
         return None
     return ids[0] if ids and ids[0] in control_ids(tokenizer) else None
@@ -93,14 +90,6 @@ def find_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The ids that no plain text becomes."""
     return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-
-
-def _take_apart(tokenizer, before: list[Message], last: Message) -> tuple[str, str, str, str]:
-    """What the template writes before and behind the last message's content, and what it leaves of PAD at its sides."""
-    mark = _marks(before)[0]
-    rendered = _render(tokenizer, [*before, {**last, "content": PAD + mark + PAD}])
-    start, left, _, right, end = re.split(f"({PAD}?)({mark})({PAD}?)", rendered, maxsplit=1)
-    return start, left, right, end
 
 
 def _trim(text: str, left: str, right: str) -> str:

@@ -53,6 +53,15 @@ class Request:
     def prompt_hash(self) -> str:
         return hashlib.sha256(json.dumps(self.prompt_ids).encode()).hexdigest()
 
+    @property
+    def longest(self) -> int:
+        """The tokens of the prompt and of all that may be written behind it."""
+        return len(self.prompt_ids) + max(policy.max_tokens for policy in (self.policy, *self.branches))
+
+    def begin(self) -> tuple[list[int], list[int]]:
+        """The ids and puts of its completion before anything is decoded, to be grown."""
+        return list(self.prefix_ids), list(self.prefix_put)
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -210,10 +219,10 @@ def check_prompts(requests: Sequence[Request], engine: "Engine", first: int = 0)
         strange = next((i for i in request.prompt_ids if type(i) is not int or not 0 <= i < vocabulary), None)
         if strange is not None:
             raise ValueError(f"prompt {index}: {strange!r} is none of the {vocabulary:,} token ids of the model")
-        longest = max(policy.max_tokens for policy in (request.policy, *request.branches))
-        if len(request.prompt_ids) + longest > context_length:
+        if request.longest > context_length:
+            prompt = len(request.prompt_ids)
             raise ValueError(
-                f"prompt {index}: {len(request.prompt_ids)} prompt tokens and up to {longest} generated tokens do not "
+                f"prompt {index}: {prompt} prompt tokens and up to {request.longest - prompt} generated tokens do not "
                 f"fit the model's context of {context_length}; lower the window or the answer budget"
             )
         if not request.prompt_ids:

@@ -226,8 +226,7 @@ class _Session:
             branches.extend(asyncio.create_task(finish(*branch)) for branch in track.part(ids, put, ended))
 
         async with self.slots:
-            written = list(request.prefix_ids), list(request.prefix_put)
-            track.done[0] = await self._follow(request, request.policy, *written, grow)
+            track.done[0] = await self._follow(request, request.policy, *request.begin(), grow)
             await asyncio.gather(*branches)
         return track.collect()
 
@@ -259,10 +258,8 @@ class _Session:
             before = len(ids)
             async with aclosing(self._receive(request, policy, ids, put, costs, stream)) as tokens:
                 async for token in tokens:
-                    if ask(policy, ids, put).force not in (
-                        None,
-                        token,
-                    ):  # the server does not know: the rest is in vain
+                    forced = ask(policy, ids, put).force
+                    if forced not in (None, token):  # the server does not know: what follows is in vain
                         break
                     own = extend_chosen(policy, ids, put, token)
                     ended = own and token in self.engine.end_ids

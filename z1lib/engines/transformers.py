@@ -77,11 +77,6 @@ class _Row:
         return Decoded(self.ids, self.ended, tuple(self.put), cost)
 
 
-def start_row(index: int, request: Request) -> _Row:
-    """The row of a request's own completion."""
-    return _Row(index, 0, request.policy, request, list(request.prefix_ids), list(request.prefix_put))
-
-
 class TransformersEngine:
     """Decodes with a model loaded by transformers.
 
@@ -128,7 +123,7 @@ class TransformersEngine:
             free = size - len(batch.rows)
             if queue and (free >= max(1, size // ADMITTED) or not batch.rows):
                 arrivals = [queue.popleft() for _ in range(min(free, len(queue)))]
-                batch.admit([start_row(i, requests[i]) for i in arrivals])
+                batch.admit([_Row(i, 0, requests[i].policy, requests[i], *requests[i].begin()) for i in arrivals])
             batch.extend(self.end_ids)
             for index in sorted(batch.moved):
                 if tracks[index].complete():
@@ -151,11 +146,11 @@ class TransformersEngine:
     def _check_reach(self, requests: list[Request], first: int) -> None:
         """Raises ValueError for a completion that may grow beyond what every layer of the model looks back on."""
         for index, request in enumerate(requests if self.reach else [], start=first):
-            longest = len(request.prompt_ids) + max(one.max_tokens for one in (request.policy, *request.branches))
-            if longest > self.reach:
+            if request.longest > self.reach:
                 raise ValueError(
-                    f"prompt {index}: up to {longest} tokens, and layers of this model look back on {self.reach}, "
-                    "which this engine does not imitate: take engine 'vllm', or lower the window or the answer budget"
+                    f"prompt {index}: up to {request.longest} tokens, and layers of this model look back on "
+                    f"{self.reach}, which this engine does not imitate: take engine 'vllm', or lower the window or the answer "
+                    "budget"
                 )
 
     @torch.inference_mode()

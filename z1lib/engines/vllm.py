@@ -90,8 +90,7 @@ class VllmEngine:
                 for index in fresh:
                     request = requests[index]
                     tracks.append(Track(request))
-                    written = list(request.prefix_ids), list(request.prefix_put)
-                    self._start(running, _Running(index, tracks[index], 0, request.policy, *written))
+                    self._start(running, _Running(index, tracks[index], 0, request.policy, *request.begin()))
                 for index in {*fresh, *self._step(running)}:
                     if tracks[index].complete():
                         yield index, tracks[index].collect()

@@ -58,7 +58,8 @@ def ask_yes(
     keys = [f"{row.key}/{engine.fingerprint}/{question}" for row in completions]
     todo = [i for i, key in enumerate(keys) if key not in stored]
     prefixes = [_ask(engine, asked[completions[i].problem_id], completions[i], system_prompt, question) for i in todo]
-    found = [[math.exp(one) for one in pair] for pair in engine.score([(sum(own, []), yes_no) for own in prefixes])]
+    asking = [(before + behind, yes_no) for before, behind in prefixes]
+    found = [[math.exp(one) for one in pair] for pair in engine.score(asking)]
     if found and (mass := sum(map(sum, found)) / len(found)) < MASS:
         said = f"{engine.model_name}, asked {question!r}, says Yes or No with {mass:.2f} on average: word it otherwise"
         warnings.warn(said, stacklevel=2)

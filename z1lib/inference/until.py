@@ -37,8 +37,7 @@ def generate_until(
     windows, and each goes on behind the trace of the one before. The row has the rule's name and the window of the last
     candidate there might have been; `probe_tokens` counts what was decoded beside it. `selection.replay` gives the same
     from stored completions, where the rule's `same` compares as the problems are graded and `score_of` gives the scores
-    that are stored. Raises ValueError as
-    `generate` does, for more candidates than there are windows, and for a bound.
+    that are stored. Raises ValueError as `generate` does, for more candidates than there are windows, and for a bound.
     """
     budget = _find_budget(rule, policy, along)
     check_sampling(budget, temperature, top_p, seed)

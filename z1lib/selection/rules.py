@@ -67,6 +67,10 @@ class _Rule:
     def choose(self, drawn):
         if self.budget is None or len(drawn) < self.budget:
             return None
+        return self.settle(drawn)
+
+    def settle(self, drawn: Sequence[Candidate]) -> int:
+        """The answer when no more may be drawn."""
         return vote(drawn, self.voters(drawn), self.same, self.weighted)
 
     def voters(self, drawn: Sequence[Candidate]) -> Sequence[int]:
@@ -96,9 +100,7 @@ class BestOf(_Rule):
     budget: int | None = None
     name = "best_of"
 
-    def choose(self, drawn):
-        if self.budget is None or len(drawn) < self.budget:
-            return None
+    def settle(self, drawn):
         return max(range(len(drawn)), key=lambda i: (drawn[i].answer is not None, drawn[i].weight))
 
 

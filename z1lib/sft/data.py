@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text, find_end, render_answer
+from z1lib.chat import Message, conversation, encode_end, encode_prompt, encode_text, find_end
 from z1lib.profile import Profile
 from z1lib.records import Trajectory
 
@@ -44,9 +44,8 @@ def tokenize_example(tokenizer: PreTrainedTokenizerBase, messages: list[Message]
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError("the last message must be the assistant's: it is what is learned")
     prompt = encode_prompt(tokenizer, messages[:-1])
-    text = render_answer(tokenizer, messages)
+    text, (end, *after) = encode_end(tokenizer, messages)
     response = encode_text(tokenizer, text)
-    end, *after = encode_end(tokenizer, messages)
     learned = mask_line(tokenizer, text, response, messages[-1].get("unlearned", ""))
     labels = [IGNORE] * len(prompt) + learned + [end] + [IGNORE] * len(after)
     return {"input_ids": prompt + response + [end] + after, "labels": labels}

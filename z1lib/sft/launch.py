@@ -36,7 +36,8 @@ def train(rows: list[Trajectory], base: Path, output: Path, profile: Profile) ->
     """
     if profile.hardware.gpus <= 1:
         return fine_tune(rows, base, output, profile)
-    done = read_finished(rows, base, output, profile)
+    recipe = hash_recipe(rows, base, profile)
+    done = read_finished(output, recipe)
     if done is None and profile.hardware.machines > 1:
         raise StartElsewhere(
             f"start on each of the {profile.hardware.machines} machines, which must see this folder under the same "
@@ -44,11 +45,10 @@ def train(rows: list[Trajectory], base: Path, output: Path, profile: Profile) ->
             f"{write_job(rows, base, output, profile)}`; when they are done, run this cell again"
         )
     if done is None:
-        recipe = hash_recipe(rows, base, profile)
         log = output.with_name(f"{output.name}.checkpoints-{recipe}") / LOG
         live = Live(output.name, count_steps(len(rows), profile))
         run_job(write_job(rows, base, output, profile), profile.hardware.gpus, log, live)
-        done = read_finished(rows, base, output, profile)
+        done = read_finished(output, recipe)
         live.close([row for row in done if "loss" in row])
     return done
 

@@ -136,9 +136,9 @@ def fine_tune(rows: list[Trajectory], base: Path, output: Path, profile: Profile
     """
     if not rows:
         raise ValueError(f"no examples for run {output.name!r}: is it in the profile's `runs` and in sft.jsonl?")
-    if (done := read_finished(rows, base, output, profile)) is not None:
-        return done
     recipe = hash_recipe(rows, base, profile)
+    if (done := read_finished(output, recipe)) is not None:
+        return done
     checkpoints = output.with_name(f"{output.name}.checkpoints-{recipe}")
     trainer = make_trainer(rows, base, checkpoints, profile)
     writes = trainer.is_world_process_zero()
@@ -260,10 +260,10 @@ def hash_recipe(rows: list[Trajectory], base: Path, profile: Profile) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
 
-def read_finished(rows: list[Trajectory], base: Path, output: Path, profile: Profile) -> list[dict] | None:
-    """The log of the model at `output` if it was trained on these rows from this base by this recipe, else None."""
+def read_finished(output: Path, recipe: str) -> list[dict] | None:
+    """The log of the model at `output` if it was trained by this recipe (`hash_recipe`), else None."""
     done = read_training(output)
-    return done["log"] if done and done["recipe"] == hash_recipe(rows, base, profile) else None
+    return done["log"] if done and done["recipe"] == recipe else None
 
 
 def read_training(output: Path) -> dict:
