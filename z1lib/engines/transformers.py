@@ -149,8 +149,8 @@ class TransformersEngine:
             if request.longest > self.reach:
                 raise ValueError(
                     f"prompt {index}: up to {request.longest} tokens, and layers of this model look back on "
-                    f"{self.reach}, which this engine does not imitate: take engine 'vllm', or lower the window or the answer "
-                    "budget"
+                    f"{self.reach}, which this engine does not imitate: take engine 'vllm', or lower the window or the "
+                    "answer budget"
                 )
 
     @torch.inference_mode()
