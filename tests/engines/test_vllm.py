@@ -375,6 +375,16 @@ def test_every_engine_gives_the_same_scores(engine, server, model, prompts):
 
 
 @pytest.mark.slow
+def test_every_engine_reads_answers_alike(engine, server, model, prompts):
+    answers = [(prompt[: 5 + i], prompt[5 + i : 12 + 2 * i]) for i, prompt in enumerate(prompts[:20])]
+    here = load_engine("transformers", model, dtype="float32").reread(answers)
+    remote = load_engine("server", model, base_url=server.base_url).reread(answers)
+    for one, other, third in zip(here, engine.reread(answers), remote, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+        assert one == pytest.approx(third, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_a_caller_that_leaves_early_leaves_nothing_running(engine, prompts):
     from z1lib.engines.base import Request
 

@@ -578,9 +578,7 @@ def test_the_same_weights_under_two_names_keep_their_names(tmp_path):
     assert len(journal.rows) == 1  # and were decoded once
 
 
-@pytest.mark.parametrize("batch_size", [None, 3])
-def test_a_score_is_the_log_probability_that_a_plain_forward_gives(tiny_model, batch_size):
-    engine = load_engine("transformers", tiny_model, dtype="float32", batch_size=batch_size)
+def test_a_score_is_the_log_probability_that_a_plain_forward_gives(engine, tiny_model):
     random = torch.Generator().manual_seed(0)
     lengths = [1, 2, 130, 7, 300, 7, 1, 64]
     prefixes = [torch.randint(engine.vocabulary, (length,), generator=random).tolist() for length in lengths]
@@ -590,6 +588,15 @@ def test_a_score_is_the_log_probability_that_a_plain_forward_gives(tiny_model, b
         for (prefix, ids), found in zip(asked, engine.score(asked), strict=True):
             logits = plain(torch.tensor([prefix])).logits[0, -1]
             assert found == pytest.approx(logits.log_softmax(-1)[list(ids)].tolist(), abs=1e-5)
+
+
+def test_an_answer_read_again_has_the_scores_of_its_ids_one_after_the_other(engine):
+    random = torch.Generator().manual_seed(1)
+    rows = [torch.randint(engine.vocabulary, (length,), generator=random).tolist() for length in (2, 9, 40, 40, 300)]
+    answers = [(row[: 1 + len(row) // 3], row[1 + len(row) // 3 :]) for row in rows]
+    for (prefix, ids), found in zip(answers, engine.reread(answers), strict=True):
+        one_by_one = engine.score([(prefix + ids[:k], [ids[k]]) for k in range(len(ids))])
+        assert found == pytest.approx([score for [score] in one_by_one], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,12 @@ class Engine(Protocol):
         Over the whole vocabulary, at temperature 1. Raises ValueError as `check_questions` does.
         """
 
+    def reread(self, answers: Sequence[Question]) -> list[list[float]]:
+        """The log-probability of each id that stands behind a prefix, one after the other: as `score`, of (prefix, ids).
+
+        What the model thought of them when it wrote them, had it written them by itself.
+        """
+
 
 @dataclass
 class Track:
@@ -229,9 +235,12 @@ def check_prompts(requests: Sequence[Request], engine: "Engine", first: int = 0)
             raise ValueError(f"prompt {index} is empty")
 
 
-def check_questions(questions: Sequence[Question], engine: "Engine") -> None:
-    """Raises ValueError for a prefix or ids that are none, or that do not fit the context."""
-    requests = [Request(list(prefix), Truncation(1)) for prefix, _ in questions]
+def check_questions(questions: Sequence[Question], engine: "Engine", answered: bool = False) -> None:
+    """Raises ValueError for a prefix or ids that are none, or that do not fit the context.
+
+    `answered`: the ids stand behind the prefix, one after the other.
+    """
+    requests = [Request(list(prefix), Truncation(len(ids) if answered else 1)) for prefix, ids in questions]
     check_prompts(requests, engine)
     for index, (_, asked) in enumerate(questions):
         if not asked or any(type(i) is not int or not 0 <= i < engine.vocabulary for i in asked):

@@ -123,10 +123,18 @@ class ServerEngine:
     def score(self, questions: Sequence[Question]) -> list[list[float]]:
         """See `Engine.score`. Raises ServerError where the server does not give the log-probabilities of named ids."""
         check_questions(questions, self)
+        return self._ask_all(questions, _Session.score)
+
+    def reread(self, answers: Sequence[Question]) -> list[list[float]]:
+        """See `Engine.reread`. Raises ServerError where the server does not give log-probabilities of a prompt."""
+        check_questions(answers, self, answered=True)
+        return self._ask_all(answers, _Session.reread)
+
+    def _ask_all(self, questions: Sequence[Question], how: Callable) -> list[list[float]]:
         with _loop() as loop:
             session = _Session(self)
             try:
-                asked = [asyncio.run_coroutine_threadsafe(session.score(*one), loop) for one in questions]
+                asked = [asyncio.run_coroutine_threadsafe(how(session, *one), loop) for one in questions]
                 return [one.result() for one in asked]
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
@@ -232,16 +240,29 @@ class _Session:
 
     async def score(self, prefix: Sequence[int], asked: Sequence[int]) -> list[float]:
         """The log-probabilities of named ids behind a prefix."""
-        request = Request(list(prefix), Truncation(1))
-        body = self.engine.body(request, request.policy, [], stream=False) | {"logprobs": 1}
         named = {"logprob_token_ids": sorted(set(asked)), "return_tokens_as_token_ids": True}
-        async with self.slots:
-            url, answer = await self._send(body | {"extra_body": body["extra_body"] | named}, 0)
+        url, answer = await self._read(prefix, {"logprobs": 1}, named)
         try:
             found = answer.choices[0].logprobs.top_logprobs[0]
             return [found[f"token_id:{i}"] for i in asked]
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ServerError(f"{url} gives no log-probabilities of named ids (vLLM's logprob_token_ids)") from error
+
+    async def reread(self, prefix: Sequence[int], ids: Sequence[int]) -> list[float]:
+        """The log-probability of each of these ids, one after the other behind a prefix."""
+        url, answer = await self._read([*prefix, *ids], {}, {"prompt_logprobs": 0})
+        try:
+            found = answer.choices[0].prompt_logprobs[len(prefix) :]
+            return [at[str(i)]["logprob"] for i, at in zip(ids, found, strict=True)]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ServerError(f"{url} gives no log-probabilities of a prompt (vLLM's prompt_logprobs)") from error
+
+    async def _read(self, ids: Sequence[int], asked: dict, extra: dict):
+        """The server that read these ids, and its answer; `extra` are vLLM's own arguments."""
+        request = Request(list(ids), Truncation(1))
+        body = self.engine.body(request, request.policy, [], stream=False) | asked
+        async with self.slots:
+            return await self._send(body | {"extra_body": body["extra_body"] | extra}, 0)
 
     async def _follow(
         self, request: Request, policy: Policy, ids: list[int], put: list[int], grow: Callable | None = None

@@ -158,10 +158,7 @@ class TransformersEngine:
         """See `Engine.score`. What a prefix costs is one pass over it, with a single row of the vocabulary."""
         check_questions(questions, self)
         scores: list[list[float]] = [[] for _ in questions]
-        longest = max((len(prefix) for prefix, _ in questions), default=1)
-        size = min(self.batch_size or MOST, max(1, TOKENS // longest))
-        order = sorted(range(len(questions)), key=lambda i: len(questions[i][0]))  # equally long ones together
-        for part in (order[start : start + size] for start in range(0, len(order), size)):
+        for part in _pack([len(prefix) for prefix, _ in questions], TOKENS):
             batch = _Batch(self.model, self.device, [])
             batch.cache.append(len(part))
             prefixes = [list(questions[i][0]) for i in part]
@@ -171,6 +168,22 @@ class TransformersEngine:
             logits = batch.feed([prefix[-1] for prefix in prefixes])
             for index, row in zip(part, logits.float().log_softmax(dim=-1)):
                 scores[index] = row[list(questions[index][1])].tolist()
+        return scores
+
+    @torch.inference_mode()
+    def reread(self, answers: Sequence[Question]) -> list[list[float]]:
+        """See `Engine.reread`. One pass over prefix and answer, with a row of the vocabulary for every id."""
+        check_questions(answers, self, answered=True)
+        scores: list[list[float]] = [[] for _ in answers]
+        for part in _pack([len(prefix) + len(ids) for prefix, ids in answers], TOKENS // 4):
+            batch = _Batch(self.model, self.device, [])
+            batch.cache.append(len(part))
+            rows = [[*answers[i][0], *answers[i][1]][:-1] for i in part]
+            logits = batch.read(list(range(len(part))), rows, self.model).logits
+            for index, row, own in zip(part, rows, logits):
+                ids = answers[index][1]
+                likely = own[len(row) - len(ids) : len(row)].float().log_softmax(dim=-1)
+                scores[index] = likely[range(len(ids)), list(ids)].tolist()
         return scores
 
     def _fitting(self, requests: Iterable[Request]) -> int:
@@ -223,12 +236,12 @@ class _Batch:
         ids = torch.tensor(ids + [0] * (len(positions) - len(ids)), device=self.device)[:, None]
         return self._run(self.model, ids, mask, positions).logits[:, -1]
 
-    def read(self, slots: list[int], ids: list[list[int]]) -> None:
-        """Feed these slots, each its ids."""
+    def read(self, slots: list[int], ids: list[list[int]], model=None):
+        """Feed these slots, each its ids. Returns what the model gives, by default the one without logits."""
         counts = [len(own) for own in ids]
         filled = [own + [0] * (max(counts) - len(own)) for own in ids]
         positions, mask = self.cache.open(slots, counts)
-        self._run(self.model.base_model, torch.tensor(filled, device=self.device), mask, positions)
+        return self._run(model or self.model.base_model, torch.tensor(filled, device=self.device), mask, positions)
 
     def _fill(self) -> None:
         """Feed every row the ids its cache lacks, but the last, a few rows of about equally many at a time."""
@@ -280,6 +293,17 @@ def _groups(lacking: dict[int, list[int]], filled: list[int]) -> list[list[int]]
             groups[-1].append(slot)
         else:
             groups.append([slot])
+    return groups
+
+
+def _pack(lengths: list[int], most: int) -> list[list[int]]:
+    """The rows by rising length, in groups to be fed together: filled up, a group has at most so many tokens."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if groups and (len(groups[-1]) + 1) * lengths[index] <= most:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
     return groups
 
 

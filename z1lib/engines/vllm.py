@@ -109,6 +109,15 @@ class VllmEngine:
         pairs = zip(questions, (output.outputs[0].logprobs[0] for output in outputs))
         return [[found[i].logprob for i in asked] for (_, asked), found in pairs]
 
+    def reread(self, answers: Sequence[Question]) -> list[list[float]]:
+        """See `Engine.reread`."""
+        check_questions(answers, self, answered=True)
+        prompts = [TokensPrompt(prompt_token_ids=[*prefix, *ids]) for prefix, ids in answers]
+        reading = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, prompt_logprobs=0)
+        outputs = self.llm.generate(prompts, reading, use_tqdm=False)
+        pairs = zip(answers, (output.prompt_logprobs for output in outputs))
+        return [[at[i].logprob for i, at in zip(ids, found[len(prefix) :])] for (prefix, ids), found in pairs]
+
     def _start(self, running: dict[str, _Running], one: _Running) -> None:
         """Hand a completion to vLLM; at a window of 0 it parts and has its hint before anything is decoded."""
         if self.reads_stale_ids and one.policy.reads_ids:
