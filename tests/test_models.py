@@ -177,11 +177,17 @@ def test_a_config_that_names_a_plain_word_as_its_end_is_not_believed_where_other
 def test_a_base_model_is_saved_with_its_end_tokens_and_without_sampling_settings(tmp_path, model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     source = save_whole(tmp_path / "source", model, tokenizer, {})
-    config = {"temperature": 0.9, "top_p": 0.6, "do_sample": False, "repetition_penalty": 1.1, "eos_token_id": [256, 3]}
+    config = {
+        "temperature": 0.9,
+        "top_p": 0.6,
+        "do_sample": False,
+        "repetition_penalty": 1.1,
+        "eos_token_id": [tokenizer.eos_token_id, 3],
+    }
     (source / "generation_config.json").write_text(json.dumps(config))
     base = save_base_model(tmp_path / "base", str(source), None, None, 0)
     saved = json.loads((base / "generation_config.json").read_text())
-    assert saved["eos_token_id"] == [3, 256]
+    assert saved["eos_token_id"] == [3, tokenizer.eos_token_id]
     assert not {"temperature", "top_p", "repetition_penalty", "do_sample"} & set(saved)
 
 

@@ -134,13 +134,15 @@ def _load_gguf(module: str, file: str):
 
 
 def make_random_model(seed: int, layers: int = 2, hidden: int = 64) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
-    """A Qwen2 of about 0.1M random parameters and a tokenizer of bytes with Qwen2.5's chat template.
+    """A Qwen2 of about 0.1M random parameters and a tokenizer of bytes, Yes and No with Qwen2.5's chat template.
 
     Its answers mean nothing; it takes the same path through the code as a real model. Heads of 64, the smallest that
     vLLM's CPU build takes beside 32.
     """
-    vocabulary = {symbol: i for i, symbol in enumerate(sorted(ByteLevel.alphabet()))}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>")
+    symbols = [*sorted(ByteLevel.alphabet()), "Ye", "Yes", "No"]  # what a model says of its answer is one id
+    merges = [("Y", "e"), ("Ye", "s"), ("N", "o")]
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, eos_token="<|im_end|>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
     tokenizer.chat_template = qwen2_5_chat_template
     config = Qwen2Config(

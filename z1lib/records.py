@@ -90,5 +90,21 @@ class Grade:
     sandbox: str = ""  # the isolation a program ran in (sandbox/host.py)
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@checked(frozen=True, config=STRICT)
+class Confidence:
+    """How sure a model is of a completion (`inference.confidence`), and what asking it fed: question, and all before."""
+
+    key: str  # the completion's, and of what was asked
+    completion: str  # the completion's key
+    yes: Share
+    mean: Share
+    weakest: Share
+    question_tokens: int
+    prefix_tokens: int
+
+
 # What notebooks 01 and 03 leave for the analysis: <name>.jsonl and its rows.
 ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}

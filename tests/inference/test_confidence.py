@@ -1,53 +1,47 @@
-"""P(Yes): asked behind the completion's own ids, once, and only with a Yes and a No that are one id each."""
+"""Three scores of an answer: each is what a plain forward gives, is found once, and P(Yes) needs a plain Yes and No."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
+from tests.conftest import ToyTokenizer
 from z1lib.chat import conversation, encode_prompt
 from z1lib.engines import load_engine
 from z1lib.files import Journal
 from z1lib.inference import generate
-from z1lib.inference.confidence import QUESTION, Confidence, ask_yes, find_yes_and_no
-from z1lib.models import make_random_model, save_whole
-from z1lib.records import Problem
-from z1lib.window import Truncation
+from z1lib.inference.confidence import QUESTION, drop_forced, find_yes_and_no, rate, summarise_likelihood
+from z1lib.records import Confidence, Problem
+from z1lib.window import ShiftedWindow
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + {i}?", "text", str(2 * i)) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    """A random model whose tokenizer of bytes knows two words."""
-    model, letters = make_random_model(0)
-    words = {word: len(letters) + i for i, word in enumerate(("Ye", "Yes", "No"))}
-    vocabulary = {name: i for name, i in letters.get_vocab().items() if not name.startswith("<|")}
-    merges = [("Y", "e"), ("Ye", "s"), ("N", "o")]
-    tokenizer = Qwen2Tokenizer(vocab={**vocabulary, **words}, merges=merges, eos_token="<|im_end|>")
-    tokenizer.chat_template = letters.chat_template
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
-    model.resize_token_embeddings(len(tokenizer) + 8)
-    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
-    folder = save_whole(tmp_path_factory.mktemp("m") / "words", model, tokenizer, {})
-    return load_engine("transformers", str(folder), dtype="float32")
+def engine(tiny_model):
+    return load_engine("transformers", tiny_model, dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def rows(engine):
     prompts = [encode_prompt(engine.tokenizer, conversation(problem.prompt, "")) for problem in PROBLEMS]
-    samples = generate(engine, prompts, Truncation(12), n=2, temperature=0.8)
-    return [
-        row.__class__(**{**vars(row), "problem_id": problem.id})
-        for problem, own in zip(PROBLEMS, samples)
-        for row in own
-    ]
+    samples = generate(engine, prompts, ShiftedWindow(12, hint="No!", max_answer_tokens=6), n=2, temperature=0.8)
+    return [replace(row, problem_id=problem.id) for problem, own in zip(PROBLEMS, samples) for row in own]
 
 
-def test_it_is_the_probability_of_yes_in_the_conversation_that_the_template_writes(engine, rows):
-    found = ask_yes(engine, PROBLEMS, rows, system_prompt="")
+def ask(engine, rows, journal=None, **options):
+    return rate(engine, PROBLEMS, rows, journal, lambda source: "", **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*says Yes or No")
+def test_the_scores_are_what_a_plain_forward_gives_of_the_conversation_that_the_template_writes(engine, rows):
     model = AutoModelForCausalLM.from_pretrained(engine.model_name, dtype=torch.float32)
     tokenizer = engine.tokenizer
-    for row, one in zip(rows, found, strict=True):
+    for row, one in zip(rows, ask(engine, rows), strict=True):
         own = [i for i in row.token_ids if i not in engine.end_ids]
         prompt = next(problem.prompt for problem in PROBLEMS if problem.id == row.problem_id)
         turns = [{"role": "assistant", "content": "MARK"}, {"role": "user", "content": QUESTION}]
@@ -56,33 +50,54 @@ def test_it_is_the_probability_of_yes_in_the_conversation_that_the_template_writ
         before, behind = (tokenizer(part)["input_ids"] for part in whole.split("MARK"))
         ids = before + own + behind
         with torch.inference_mode():
-            probabilities = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
-        assert one.score == pytest.approx(float(probabilities[find_yes_and_no(tokenizer)[0]]), rel=1e-3)
+            likely = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        assert one.yes == pytest.approx(math.exp(likely[-1, find_yes_and_no(tokenizer)[0]]), rel=1e-3)
         assert one.prefix_tokens + one.question_tokens == len(ids)
+        free = [k for k in range(len(own)) if not 12 <= k < 12 + row.hint_tokens]
+        mean = sum(float(likely[len(before) + k - 1, own[k]]) for k in free) / len(free)
+        assert one.mean == pytest.approx(math.exp(mean), rel=1e-3)
 
 
-def test_what_is_stored_is_not_asked_again(engine, rows, tmp_path, monkeypatch):
-    first = ask_yes(engine, PROBLEMS, rows[:4], Journal(tmp_path / "confidences.jsonl", Confidence), "")
+@pytest.mark.filterwarnings("ignore:.*says Yes or No")
+def test_what_is_stored_is_not_asked_again_and_equal_answers_once(engine, rows, tmp_path, monkeypatch):
+    first = ask(engine, rows[:4], Journal(tmp_path / "confidences.jsonl", Confidence))
     counted, score = [], engine.score
     monkeypatch.setattr(engine, "score", lambda questions: counted.append(len(questions)) or score(questions))
-    again = ask_yes(engine, PROBLEMS, rows, Journal(tmp_path / "confidences.jsonl", Confidence), "")
+    again = ask(engine, rows, Journal(tmp_path / "confidences.jsonl", Confidence))
     assert again[:4] == first
     assert counted == [2]
-    other = ask_yes(engine, PROBLEMS, rows, Journal(tmp_path / "confidences.jsonl", Confidence), "", "Sure? Yes or No.")
+    twins = [replace(row, window=99, key=f"{row.key}, wider") for row in rows]
+    other = ask(engine, [*rows, *twins], question="Sure? Yes or No.")
     assert counted == [2, 6]
-    assert [one.score for one in other] != [one.score for one in again]
+    assert [one.yes for one in other[:6]] == [one.yes for one in other[6:]] != [one.yes for one in again]
 
 
 def test_a_model_that_says_neither_is_named(engine, rows):
     with pytest.warns(UserWarning, match="says Yes or No with 0.0"):
-        ask_yes(engine, PROBLEMS, rows, system_prompt="", question="Name a colour of the rainbow.")
+        ask(engine, rows, question="Name a colour of the rainbow.")
 
 
 def test_a_completion_of_another_prompt_is_refused(engine, rows):
     with pytest.raises(ValueError, match="prompt tokens, and its completion had"):
-        ask_yes(engine, PROBLEMS, rows, system_prompt="Think.")
+        rate(engine, PROBLEMS, rows, system_prompt_of=lambda source: "Think.")
 
 
-def test_yes_and_no_must_be_one_id_each(tiny_model):
+def test_yes_and_no_must_be_one_id_each():
     with pytest.raises(ValueError, match="each must be one id of its own"):
-        find_yes_and_no(AutoTokenizer.from_pretrained(tiny_model))
+        find_yes_and_no(ToyTokenizer())
+
+
+@given(st.lists(st.floats(-9, 0), min_size=1, max_size=60), st.integers(1, 20))
+def test_the_weakest_is_the_least_likely_run_of_tokens(values, group):
+    mean, weakest = summarise_likelihood(values, group)
+    runs = [values[i : i + group] for i in range(max(1, len(values) - group + 1))]
+    assert weakest == pytest.approx(min(math.exp(sum(run) / len(run)) for run in runs))
+    assert mean == pytest.approx(math.exp(sum(values) / len(values)))
+
+
+def test_only_what_a_full_window_forced_is_left_out(rows):
+    for row in rows:
+        places = list(range(len(row.token_ids)))
+        assert drop_forced(row, places) == places[: row.thinking_tokens] + places[len(places) - row.answer_tokens :]
+        uncut = replace(row, overran=False)  # a "Wait" inside the thinking: where it stands is not known here
+        assert len(drop_forced(uncut, places)) == len(places)
