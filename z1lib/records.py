@@ -95,7 +95,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @checked(frozen=True, config=STRICT)
 class Confidence:
-    """How sure a model is of a completion (`inference.confidence`), and what asking it fed: question, and all before."""
+    """How sure a model is of a completion (`inference.confidence`), and what asking it fed: a question, all before."""
 
     key: str  # the completion's, and of what was asked
     completion: str  # the completion's key

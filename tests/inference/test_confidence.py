@@ -53,8 +53,8 @@ def test_the_scores_are_what_a_plain_forward_gives_of_the_conversation_that_the_
             likely = model(torch.tensor([ids])).logits[0].log_softmax(-1)
         assert one.yes == pytest.approx(math.exp(likely[-1, find_yes_and_no(tokenizer)[0]]), rel=1e-3)
         assert one.prefix_tokens + one.question_tokens == len(ids)
-        free = [k for k in range(len(own)) if not 12 <= k < 12 + row.hint_tokens]
-        mean = sum(float(likely[len(before) + k - 1, own[k]]) for k in free) / len(free)
+        free = [k for k in range(len(row.token_ids)) if not 12 <= k < 12 + row.hint_tokens]
+        mean = sum(float(likely[len(before) + k - 1, row.token_ids[k]]) for k in free) / len(free)
         assert one.mean == pytest.approx(math.exp(mean), rel=1e-3)
 
 

@@ -104,7 +104,7 @@ class Engine(Protocol):
         """
 
     def reread(self, answers: Sequence[Question]) -> list[list[float]]:
-        """The log-probability of each id that stands behind a prefix, one after the other: as `score`, of (prefix, ids).
+        """The log-probability of each of the ids that stand behind a prefix, one after the other.
 
         What the model thought of them when it wrote them, had it written them by itself.
         """
