@@ -59,7 +59,7 @@ only: own ## run one notebook again: make only NB=04_analysis
 # newer: rooms, its own wing, and the ground (the files beside the folders), which all stages stand on. What is trained
 # and decoded is kept by content, so a stage that runs again repeats nothing whose inputs are the same. `pages` shows
 # results and decides none: it is nobody's but the report's.
-STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis
+STAGES := 01_curation 02_sft 03_windowed_inference 04_analysis 05_selection
 folders = $(wildcard z1lib/*.py $(foreach folder,$(1),z1lib/$(folder)/*.py z1lib/$(folder)/*.csv))
 like = $(if $(filter $(1),$(2)),,$(wildcard profiles/$(1).yaml) $(foreach other,$(shell sed -n 's/^like: *["'\'']*\([A-Za-z0-9_-]*\).*/\1/p' profiles/$(1).yaml 2>/dev/null),$(call like,$(other),$(1) $(2))))
 
@@ -67,6 +67,7 @@ $(RUN)/01_curation.ipynb: $(call folders,problems sandbox grading published cura
 $(RUN)/02_sft.ipynb: $(call folders,sft) $(RUN)/01_curation.ipynb
 $(RUN)/03_windowed_inference.ipynb: $(call folders,engines selection inference) $(RUN)/02_sft.ipynb
 $(RUN)/04_analysis.ipynb: $(call folders,analysis) $(RUN)/03_windowed_inference.ipynb
+$(RUN)/05_selection.ipynb: $(RUN)/04_analysis.ipynb
 
 $(RUN)/report.html: $(wildcard z1lib/pages/*.py) $(STAGES:%=$(RUN)/%.ipynb)
 	@$(BIN)/python -m z1lib.pages.report $(RUN)/04_analysis.ipynb $@

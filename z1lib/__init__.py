@@ -27,7 +27,7 @@ Wings, named like the notebooks; a wing uses the ground, the rooms and the wings
   curation/     01: from questions to supervised trajectories
   sft/          02: supervised fine-tuning on responses
   inference/    03: completions under a policy, and the sweep over windows
-  analysis/     04: tables, pictures, sentences
+  analysis/     04 and 05: tables, pictures, sentences
   eval/         the front door for one's own model: `python -m z1lib.eval`
   pages/        what people look at: terminal, demo, explorer, report, and what is published
 """

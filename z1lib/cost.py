@@ -2,6 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+from z1lib.records import Shape
+
+# Operations that a card does while it reads a byte: 989 TFLOP/s in bfloat16 over 3.35 TB/s (NVIDIA H100 SXM).
+INTENSITY = 295
+# US dollars for a million tokens read, and written: GPT-4o mini, which DiffCodeGen draws from (OpenAI, July 2024).
+PRICES = (0.15, 0.60)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -29,3 +36,24 @@ class Cost:
         """Both, at the same time: as deep as the deeper one."""
         depths = (self.depth, other.depth)
         return replace(self + other, depth=None if None in depths else max(depths))
+
+
+def count_eflops(cost: Cost, shape: Shape, intensity: float = INTENSITY) -> float | None:
+    """What a model of this shape computes, and what it could have computed while it read its cache.
+
+    Operations plus bytes moved times `intensity` (Kinetics, arXiv 2506.05333), with two bytes an element. The weights'
+    own traffic is left out, as in a large batch; a key that is only scored is half of a position. Samples are counted
+    one by one: drawn side by side they would read their prompt's keys once. None where the cost is not known.
+    """
+    if None in (cost.prefilled, cost.decoded, cost.attended, cost.scored):
+        return None
+    read = cost.attended + cost.scored / 2
+    fed = cost.prefilled + cost.decoded
+    return 2 * shape.parameters * fed + 2 * shape.cache_elements * read * (shape.group + intensity)
+
+
+def count_money(cost: Cost, prices: tuple[float, float] = PRICES) -> float | None:
+    """US dollars for a thousand such answers, at prices for a million tokens read and written."""
+    if None in (cost.prefilled, cost.decoded):
+        return None
+    return (prices[0] * cost.prefilled + prices[1] * cost.decoded) / 1000

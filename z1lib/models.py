@@ -24,6 +24,7 @@ from trl.chat_template_utils import qwen2_5_chat_template
 
 from z1lib.chat import control_ids, find_end
 from z1lib.files import hash_files
+from z1lib.records import Shape
 
 SOURCE = "z1_source.json"  # in the folder of a base model: where it came from
 HERE = "; `make reproduce PROFILE=mini` needs no network"
@@ -159,6 +160,17 @@ def make_random_model(seed: int, layers: int = 2, hidden: int = 64) -> tuple[Qwe
     )
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(config), tokenizer
+
+
+def shape_of(model: str | Path, name: str) -> Shape:
+    """The numbers by which a model's answers cost, from its config alone: no weights are read."""
+    config = AutoConfig.from_pretrained(model)
+    with torch.device("meta"):
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Shape(name, parameters, 2 * text.num_hidden_layers * heads * size, text.num_attention_heads // heads)
 
 
 def end_token_ids(model: str | Path, tokenizer) -> frozenset[int]:

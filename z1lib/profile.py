@@ -251,6 +251,25 @@ class ServerOptions(Section):
 OPTIONS = {"transformers": TransformersOptions, "server": ServerOptions}  # vLLM's are its own, see `check_options`
 
 
+class Pool(Section):
+    """Several answers to a problem, for notebook 05; without models there is no pool."""
+
+    models: list[str]
+    problems: dict[str, Limit]
+    windows: list[Limit] = Field(min_length=1)
+    n: Count
+    seeds: list[Seed] = Field(min_length=1)
+    temperature: Temperature
+    top_p: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        check_windows(self.windows)
+        if self.temperature == 0 and self.n * len(self.seeds) > 1:
+            raise ValueError("pool: at temperature 0 all samples of a problem are alike: one is enough")
+        return self
+
+
 class Inference(Section):
     engine: EngineName
     engine_options: dict[str, Any]
@@ -270,6 +289,7 @@ class Inference(Section):
     n: Count
     temperature: Temperature
     top_p: float = Field(gt=0, le=1)
+    pool: Pool
 
     @model_validator(mode="after")
     def _fit_together(self):
@@ -325,6 +345,8 @@ class Profile(Section):
         ]
         named += [("model.evaluation_system_prompts", self.model.evaluation_system_prompts, sets)]
         named += [("inference.max_problems", limits, runs), ("inference.models", self.inference.models, runs)]
+        named += [("inference.pool.models", self.inference.pool.models, runs)]
+        named += [("inference.pool.problems", self.inference.pool.problems, sets)] * bool(self.inference.pool.models)
         named += [(f"inference.max_problems.{run}", of, sets) for run, of in limits.items() if isinstance(of, dict)]
         for key, names, known in named:
             if unknown := sorted(set(names) - known):

@@ -106,5 +106,17 @@ class Confidence:
     prefix_tokens: int
 
 
+@checked(frozen=True, config=STRICT)
+class Shape:
+    """What an answer of a model costs by (`cost.count_eflops`): numbers and not weights."""
+
+    model: str
+    parameters: int
+    cache_elements: int  # of keys and values, for one position in all layers
+    group: int  # query heads to a key head
+
+
 # What notebooks 01 and 03 leave for the analysis: <name>.jsonl and its rows.
 ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
+# What 03 leaves of a pool, where a profile draws one.
+POOL = {"samples": Completion, "sample_grades": Grade, "confidences": Confidence, "shapes": Shape}

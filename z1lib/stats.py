@@ -346,15 +346,20 @@ def auroc(scores, correct, groups=None) -> float | None:
     `groups`: one label an answer; only pairs within a group count, which is what a rule that ranks the answers to one
     question lives on. Raises as `calibration_error` does.
     """
-    scores, correct = _pair_scores(scores, correct)
-    labels = np.zeros(len(scores), dtype=int) if groups is None else np.unique(groups, return_inverse=True)[1]
-    above = pairs = 0.0
-    for label in np.unique(labels):
-        right, wrong = (scores[(labels == label) & (correct == value)] for value in (1, 0))
-        if len(right) and len(wrong):
-            above += mannwhitneyu(right, wrong).statistic
-            pairs += len(right) * len(wrong)
+    above, pairs = count_pairs(scores, correct, np.zeros(len(scores)) if groups is None else groups).sum(axis=0)
     return float(above / pairs) if pairs else None
+
+
+def count_pairs(scores, correct, groups) -> np.ndarray:
+    """By group (groups, 2): pairs of a right and a wrong answer whose right one has the higher score, and all pairs."""
+    scores, correct = _pair_scores(scores, correct)
+    labels = np.unique(groups, return_inverse=True)[1]
+    counts = []
+    for label in range(labels.max() + 1):
+        right, wrong = (scores[(labels == label) & (correct == value)] for value in (1, 0))
+        higher = mannwhitneyu(right, wrong).statistic if len(right) and len(wrong) else 0.0
+        counts.append((higher, len(right) * len(wrong)))
+    return np.array(counts, dtype=float)
 
 
 def platt_scaling(scores, correct) -> Callable[[np.ndarray], np.ndarray]:

@@ -13,7 +13,7 @@ from z1lib.profile import Profile
 from z1lib.provenance import PACKAGE, commit, environment, hash_code, peak_memory, read_notebook
 
 NOTEBOOKS = PACKAGE.parent / "notebooks"
-STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis")
+STAGES = ("01_curation", "02_sft", "03_windowed_inference", "04_analysis", "05_selection")
 
 
 class MissingArtifact(FileNotFoundError):

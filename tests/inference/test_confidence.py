@@ -61,8 +61,8 @@ def test_the_scores_are_what_a_plain_forward_gives_of_the_conversation_that_the_
 @pytest.mark.filterwarnings("ignore:.*says Yes or No")
 def test_what_is_stored_is_not_asked_again_and_equal_answers_once(engine, rows, tmp_path, monkeypatch):
     first = ask(engine, rows[:4], Journal(tmp_path / "confidences.jsonl", Confidence))
-    counted, score = [], engine.score
-    monkeypatch.setattr(engine, "score", lambda questions: counted.append(len(questions)) or score(questions))
+    counted, read = [], engine.reread
+    monkeypatch.setattr(engine, "reread", lambda answers: counted.append(len(answers)) or read(answers))
     again = ask(engine, rows, Journal(tmp_path / "confidences.jsonl", Confidence))
     assert again[:4] == first
     assert counted == [2]

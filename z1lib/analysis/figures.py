@@ -243,3 +243,47 @@ def published_scaling(scaling: pd.DataFrame) -> Figure:
                 title="mean of the three, largest window (n=3)")  # fmt: skip
     legend_below(figure, axes)
     return figure
+
+
+def longer_or_wider(front: pd.DataFrame, axes_named: dict[str, str], n: int) -> Figure:
+    """Accuracy against each of four costs: windows alone, samples alone, both. A light line is one window's votes.
+
+    `front`: `wider.draw_front`; `axes_named`: its columns of costs and what they are called.
+    """
+    figure, axes = make_axes(len(axes_named), height=2.8)
+    alone = [("longer", "#0072B2", "o", "-", "longer: one sample, more window"),
+             ("wider", "#D55E00", "s", "-", "wider: vote of 1, 2, 4, ... whole samples")]  # fmt: skip
+    whole, single = front.window.max(), front.n.min()
+    for axis, (column, title) in zip(axes, axes_named.items()):
+        for window, part in front[front.window < whole].groupby("window"):
+            label = "both: vote of samples cut at a window" if window == front.window.min() else None
+            axis.plot(part[column], part.accuracy, color="0.7", marker=".", linewidth=0.8, label=label)
+            axis.annotate(f"{window}", (part[column].iloc[-1], part.accuracy.iloc[-1]), fontsize=7, color="0.4")
+        for way, colour, marker, dashes, label in alone:
+            part = front[(front.n == single) if way == "longer" else (front.window == whole)]
+            errors = [part.accuracy - part.low, part.high - part.accuracy]
+            axis.errorbar(part[column], part.accuracy, errors, label=label, color=colour, marker=marker,
+                          linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5)  # fmt: skip
+        axis.set(xlabel=title, ylabel="accuracy", xscale="log", ylim=(-0.02, 1.02))
+    figure.suptitle(f"Accuracy for what an answer costs (n={n})", fontsize=10)
+    legend_below(figure, axes)
+    return figure
+
+
+def reliability(rows: pd.DataFrame, scores: dict[str, str], bins: int = 10) -> Figure:
+    """Share right against the score, in equally wide bins, a line a score: on the diagonal a score is what it says.
+
+    `rows`: answers with the scores as columns; a point is as large as its bin.
+    """
+    figure, [axis] = make_axes(1, height=3.4)
+    axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
+    for (column, label), (marker, colour, dashes) in zip(scores.items(), RUN_STYLES):
+        where = (rows[column] * bins).astype(int).clip(upper=bins - 1)
+        points = rows.assign(score=rows[column], correct=rows.correct.astype(float)).groupby(where)
+        means, sizes = points[["score", "correct"]].mean(), points.size()
+        axis.plot(means.score, means.correct, color=colour, linestyle=dashes, linewidth=1, label=label)
+        axis.scatter(means.score, means.correct, s=6 + 120 * sizes / sizes.sum(), color=colour, marker=marker)
+    axis.set(xlabel="score", ylabel="share right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set_title(f"What a score is worth (n={len(rows)} answers)")
+    legend_below(figure, [axis])
+    return figure

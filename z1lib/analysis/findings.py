@@ -194,3 +194,37 @@ def say_published_errors(*names: str) -> str:
     errors = published.load("errors").set_index("id").loc[list(names)]
     lines = [f"* {row.where}: {row.printed}. **Holds:** {row.follows}. {row.why}" for row in errors.itertuples()]
     return "**Does not hold as printed.**\n" + "\n".join(lines)
+
+
+def say_wider(front: pd.DataFrame) -> str:
+    """Where the two ways stand at the cost of the whole thinking of one sample, and what votes add beyond it."""
+    whole, most = front.window.max(), front.n.max()
+    single = front[(front.n == front.n.min()) & (front.window == whole)].iloc[0]
+    cheaper = front[(front.decoded <= single.decoded) & (front.n > front.n.min())]
+    dearest = front[(front.n == most) & (front.window == whole)].iloc[0]
+    lines = [f"One whole sample: {single.accuracy:.2f} for {single.decoded:.0f} decoded tokens."]
+    if len(cheaper):
+        best = cheaper.loc[cheaper.accuracy.idxmax()]
+        lines.append(
+            f"Of votes that cost no more, the best is {best.n} samples cut at {best.window}: {best.accuracy:.2f} "
+            f"[{best.low:.2f}, {best.high:.2f}]."
+        )
+    lines.append(
+        f"Beyond it only samples can spend: a vote of {dearest.n} is right on {dearest.accuracy:.2f} "
+        f"[{dearest.low:.2f}, {dearest.high:.2f}] for {dearest.decoded / single.decoded:.1f} times the tokens."
+    )
+    return "**Measured.** " + " ".join(lines)
+
+
+def say_rules(rules: pd.DataFrame) -> str:
+    """Which rules the vote at the same cost beats, or is beaten by, and how many it does neither."""
+    if rules.empty:
+        return "**Measured.** No rule was within the cost of a vote."
+    low, high = (rules["minus vote"].map(lambda gain: getattr(gain, side)) for side in ("low", "high"))
+    named = (
+        rules["rule"] + " by " + rules["score"] + " at the cost of " + rules["cost of vote of"].astype(str)
+    ).tolist()
+    better, worse = ([name for name, is_so in zip(named, side) if is_so] for side in (low > 0, high < 0))
+    parts = [f"better than the vote at the same cost: {', '.join(better) or 'none'}"]
+    parts += [f"worse: {', '.join(worse) or 'none'}", f"not shown to differ: {len(rules) - len(better) - len(worse)}"]
+    return f"**Measured.** Of {len(rules)} comparisons, each with a 95% interval of its own: {'; '.join(parts)}."

@@ -56,11 +56,11 @@ def join(problems: list[Problem], completions: list[Completion], grades: list[Gr
             (one.model, one.policy, one.window, problem.source, problem.level, one.problem_id, one.sample)
             + (grade.correct, one.thinking_tokens, total, total + one.probe_tokens, one.overran)
             + (grade.error == "no answer", grade.before_correct, grade.extracted, problem.kind)
-            + (*trainings[one.model], lengths[problem.id])
+            + (*trainings[one.model], lengths[problem.id], one.prompt_tokens)
         )
     columns = (
         "model policy window problem_set level problem_id sample correct thinking_tokens total_tokens decoded_tokens "
-        "overran no_answer before_correct answer kind run training_seed needed"
+        "overran no_answer before_correct answer kind run training_seed needed prompt_tokens"
     )
     frame = pd.DataFrame(rows, columns=columns.split())
     _check_samples(frame)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from z1lib.chat import conversation, encode_prompt, encode_question, encode_text
-from z1lib.engines.base import Engine
+from z1lib.engines.base import Engine, Question
 from z1lib.files import Journal
 from z1lib.progress import bar
 from z1lib.records import Completion, Confidence, Problem, by_id
@@ -22,6 +22,7 @@ from z1lib.records import Completion, Confidence, Problem, by_id
 QUESTION = "Is the answer that you gave correct? Say Yes or No."
 MASS = 0.5  # of Yes and No together, below which the model answers something else
 GROUP = 16  # tokens in a row, of which the least likely are the weakest
+TRIED = 32  # completions after which it is seen whether the model says Yes or No
 AT_ONCE = 256  # completions between two writings of the journal
 
 
@@ -46,49 +47,55 @@ def rate(
     `system_prompt_of` as in `sweep.sweep_problems`. Raises ValueError as `find_yes_and_no`, `Engine.score` and
     `Engine.reread` do, and for a completion of another prompt. Warns where the model says neither Yes nor No.
     """
-    asked, yes_no = by_id(problems), find_yes_and_no(engine.tokenizer)
+    asked, (yes, no) = by_id(problems), find_yes_and_no(engine.tokenizer)
     stored = journal.rows if journal else {}
     keys = [f"{row.key}/{engine.fingerprint}/{question}" for row in completions]
     todo = [i for i, key in enumerate(keys) if key not in stored]
-    masses = []
     for start in bar(range(0, len(todo), AT_ONCE), desc="confidence", leave=False):
         part = todo[start : start + AT_ONCE]
-        asking = [
-            _ask(engine, asked[completions[i].problem_id], completions[i], system_prompt_of, question) for i in part
-        ]
-        found = _score_once(engine, asking, [completions[i] for i in part], yes_no)
-        masses += [yes + no for yes, no, _ in found]
+        rows = [completions[i] for i in part]
+        asking = [_ask(engine, asked[row.problem_id], row, system_prompt_of, question) for row in rows]
+        if not start:
+            _check_mass(engine, asking, (yes, no), question)
+        read = _read_once(engine, [(prompt, own + behind + [yes]) for prompt, own, behind in asking])
         fresh = [
-            Confidence(keys[i], completions[i].key, min(1.0, yes), *liked, len(behind), len(before))
-            for i, (yes, _, liked), (before, behind) in zip(part, found, asking)
+            Confidence(keys[i], row.key, *_summarise(row, logs), len(behind), len(prompt) + len(own))
+            for i, row, logs, (prompt, own, behind) in zip(part, rows, read, asking)
         ]
         journal.append(fresh) if journal else stored.update((row.key, row) for row in fresh)
-    if masses and (mass := sum(masses) / len(masses)) < MASS:
-        said = f"{engine.model_name}, asked {question!r}, says Yes or No with {mass:.2f} on average: word it otherwise"
-        warnings.warn(said, stacklevel=2)
     return [stored[key] for key in keys]
 
 
 def _ask(engine: Engine, problem: Problem, row: Completion, system_prompt_of: Callable, question: str):
-    """The ids up to the end of an answer, and those of the question behind it."""
+    """The ids of a prompt, of its answer without the end, which is the template's, and of the question behind it."""
     messages = conversation(problem.prompt, system_prompt_of(problem.source))
     prompt = encode_prompt(engine.tokenizer, messages)
     if len(prompt) != row.prompt_tokens:
         raise ValueError(f"{problem.id}: {len(prompt)} prompt tokens, and its completion had {row.prompt_tokens}")
-    own = row.token_ids[: -1 if row.finish_reason == "stop" else None]  # the end token is the template's
-    return prompt + own, encode_question(engine.tokenizer, messages, question)
+    own = row.token_ids[: -1 if row.finish_reason == "stop" else None]
+    return prompt, own, encode_question(engine.tokenizer, messages, question)
 
 
-def _score_once(engine: Engine, asking: list, rows: list[Completion], yes_no: tuple[int, int]) -> list[tuple]:
-    """(P(Yes), P(No), (mean, weakest)) of each completion; equal ones, as of windows that cut nothing, scored once."""
-    places = {tuple(before + behind): i for i, (before, behind) in enumerate(asking)}
-    pairs = engine.score([(whole, yes_no) for whole in places])
-    again = [(asking[i][0][: rows[i].prompt_tokens], rows[i].token_ids) for i in places.values()]
-    liked = [summarise_likelihood(drop_forced(rows[i], own)) for i, own in zip(places.values(), engine.reread(again))]
-    found = {
-        whole: (math.exp(yes), math.exp(no), own) for whole, (yes, no), own in zip(places, pairs, liked, strict=True)
-    }
-    return [found[tuple(before + behind)] for before, behind in asking]
+def _check_mass(engine: Engine, asking: list, yes_no: tuple[int, int], question: str) -> None:
+    """Warn where the model, asked after some of its answers, says neither Yes nor No."""
+    some = [(prompt + own + behind, yes_no) for prompt, own, behind in asking[:TRIED]]
+    mass = sum(math.exp(one) for pair in engine.score(some) for one in pair) / max(1, len(some))
+    if some and mass < MASS:
+        said = f"{engine.model_name}, asked {question!r}, says Yes or No with {mass:.2f} on average: word it otherwise"
+        warnings.warn(said, stacklevel=3)
+
+
+def _read_once(engine: Engine, answers: list[Question]) -> list[list[float]]:
+    """`reread`, equal ones once: windows that cut nothing have one completion."""
+    distinct = {(tuple(prompt), tuple(ids)): None for prompt, ids in answers}
+    found = dict(zip(distinct, engine.reread(list(distinct))))
+    return [found[tuple(prompt), tuple(ids)] for prompt, ids in answers]
+
+
+def _summarise(row: Completion, log_probabilities: Sequence[float]) -> tuple[float, float, float]:
+    """(yes, mean, weakest) from the log-probabilities of a completion's ids, of a question's and of Yes."""
+    own = log_probabilities[: len(row.token_ids)]  # where it ended, the template's end stands for its own
+    return min(1.0, math.exp(log_probabilities[-1])), *summarise_likelihood(drop_forced(row, own))
 
 
 def drop_forced(row: Completion, values: Sequence[float]) -> list[float]:

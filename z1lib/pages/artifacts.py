@@ -15,7 +15,7 @@ from z1lib.analysis import tables
 from z1lib.files import read_jsonl, to_line, write_jsonl
 from z1lib.grading import judge
 from z1lib.profile import load_profile
-from z1lib.records import ARTIFACTS
+from z1lib.records import ARTIFACTS, POOL, Completion, Confidence, Shape
 
 MAX_BYTES = 5_000_000  # of one training seed
 SEEDED = re.compile(r"(-\d+)?$")  # the end of a model's name
@@ -23,18 +23,24 @@ SEEDED = re.compile(r"(-\d+)?$")  # the end of a model's name
 
 def pack(rows: dict[str, list], folder: Path) -> dict[str, int]:
     """Write artifacts packed into a folder, of models with a seed a file a seed. Returns the bytes of each seed."""
-    model_of = {(one.problem_id, one.key): one.model for one in rows["completions"]}
+    model_of = {one.key: one.model for one in [*rows["completions"], *rows.get("samples", [])]}
     sizes: dict[str, int] = {}
     for name, every in rows.items():
         parts: dict[str, list] = {}
         for row in every:
-            model = "" if name == "problems" else model_of[row.problem_id, row.key]
-            parts.setdefault(SEEDED.search(model)[0], []).append(row)
+            parts.setdefault(SEEDED.search(_model_of(row, model_of))[0], []).append(row)
         for seed, part in parts.items():
             data = gzip.compress("".join(map(to_line, part)).encode(), mtime=0)
             (folder / f"{name}{seed}.jsonl.gz").write_bytes(data)
             sizes[seed] = sizes.get(seed, 0) + len(data)
     return sizes
+
+
+def _model_of(row, model_of: dict[str, str]) -> str:
+    """The model that a row is about, by its completion's key where it does not say; "" of a problem."""
+    if isinstance(row, Completion | Shape):
+        return row.model
+    return model_of[row.completion if isinstance(row, Confidence) else row.key] if hasattr(row, "key") else ""
 
 
 def keep_seeds(folder: Path, packed: Path) -> bool:
@@ -50,8 +56,14 @@ def keep_seeds(folder: Path, packed: Path) -> bool:
 
 
 def read_artifacts(folder: Path) -> dict[str, list]:
-    """The rows of a profile's committed artifacts: problems, completions, grades."""
-    return {name: read_jsonl(folder / f"artifacts/{name}*.jsonl.gz", cls) for name, cls in ARTIFACTS.items()}
+    """The rows of a profile's committed artifacts by name; those of a pool where it has one."""
+    return {name: read_jsonl(folder / f"artifacts/{name}*.jsonl.gz", cls) for name, cls in kept(folder).items()}
+
+
+def kept(folder: Path) -> dict[str, type]:
+    """What there is of a profile, and of which kind its rows are."""
+    pooled = {name: cls for name, cls in POOL.items() if any((folder / "artifacts").glob(f"{name}*.jsonl.gz"))}
+    return ARTIFACTS | pooled
 
 
 def unpack(folder: Path, run: Path) -> None:
@@ -64,7 +76,8 @@ def unpack(folder: Path, run: Path) -> None:
 
 def read_frame(folder: Path) -> pd.DataFrame:
     """The frame of the committed artifacts (`tables.make_frame`)."""
-    return tables.make_frame(*read_artifacts(folder).values(), load_profile(folder.name))
+    read = read_artifacts(folder)
+    return tables.make_frame(*(read[name] for name in ARTIFACTS), load_profile(folder.name))
 
 
 def regrade(folder: Path) -> dict:
@@ -73,8 +86,12 @@ def regrade(folder: Path) -> dict:
     before = {grade.version for grade in read["grades"]}
     if before == {judge.VERSION}:
         return {}
-    anew = judge.grade_all(read["problems"], read["completions"])
-    was = {(grade.problem_id, grade.key): grade.correct for grade in read["grades"]}
-    pack(read | {"grades": anew}, folder / "artifacts")
-    moved = sum(was[grade.problem_id, grade.key] != grade.correct for grade in anew)
-    return {"version": judge.VERSION, "before": ", ".join(sorted(before)), "verdicts": len(anew), "moved": moved}
+    moved = verdicts = 0
+    for rows, grades in (("completions", "grades"), ("samples", "sample_grades")):
+        anew = judge.grade_all(read["problems"], read.get(rows, []))
+        was = {(grade.problem_id, grade.key): grade.correct for grade in read.get(grades, [])}
+        moved += sum(was[grade.problem_id, grade.key] != grade.correct for grade in anew)
+        verdicts += len(anew)
+        read[grades] = anew
+    pack(read, folder / "artifacts")
+    return {"version": judge.VERSION, "before": ", ".join(sorted(before)), "verdicts": verdicts, "moved": moved}

@@ -20,11 +20,11 @@ from z1lib.files import read_jsonl
 from z1lib.pages import artifacts, terminal
 from z1lib.profile import load_profile
 from z1lib.provenance import hash_code, read_notebook
-from z1lib.records import ARTIFACTS
+from z1lib.records import ARTIFACTS, POOL
 from z1lib.study import NOTEBOOKS, STAGES
 
 FIGURES = Path("figures")
-TABLES = ("summary.csv", "claims.csv", "seeds.csv")
+TABLES = ("summary.csv", "claims.csv", "seeds.csv", "rules.csv")  # the last where there is a pool
 HEADLINE = "mini"  # the profile whose figure and claims the README shows
 PRINTED = ("printed_", "published_")  # pictures of what the paper printed: the same in every profile
 
@@ -37,7 +37,8 @@ def publish(run: Path, folder: Path) -> None:
     needed = [f"{name}.jsonl" for name in ARTIFACTS] + ["summary.csv", "claims.csv", "provenance.json"]
     if lacking := [name for name in needed if not (run / name).exists()]:
         raise SystemExit(f"{run} lacks {', '.join(lacking)}: `make reproduce PROFILE={run.name}` finishes it")
-    rows = {name: read_jsonl(run / f"{name}.jsonl", cls) for name, cls in ARTIFACTS.items()}
+    pooled = {name: cls for name, cls in POOL.items() if (run / f"{name}.jsonl").exists()}
+    rows = {name: read_jsonl(run / f"{name}.jsonl", cls) for name, cls in (ARTIFACTS | pooled).items()}
     with tempfile.TemporaryDirectory() as packed:
         sizes = artifacts.pack(rows, Path(packed))
         if (most := max(sizes.values())) > artifacts.MAX_BYTES:
@@ -59,7 +60,7 @@ def publish(run: Path, folder: Path) -> None:
 
 
 def redraw(folder: Path) -> None:
-    """Notebook 04 anew on all that is committed of a profile: its tables and pictures; before, grades of today's rules.
+    """Notebook 04 anew on all that is committed of a profile, and 05 where there is a pool; before, grades of today's.
 
     So what is published follows from the artifacts beside it, whichever runs they came from.
     """
@@ -70,9 +71,11 @@ def redraw(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=".") as runs:
         made = Path(runs) / folder.name
         artifacts.unpack(folder, made)
-        terminal.run_stage("04_analysis", load_profile(folder.name), Path(runs))
+        for stage in ("04_analysis", *["05_selection"] * (made / "samples.jsonl").exists()):
+            terminal.run_stage(stage, load_profile(folder.name), Path(runs))
         for file in [*pictures_of(made), *(made / name for name in (*TABLES, "provenance.json"))]:
-            shutil.copy(file, folder)
+            if file.exists():
+                shutil.copy(file, folder)
 
 
 def write_notes(folder: Path, notes: dict) -> None:

@@ -20,6 +20,7 @@ from z1lib.grading import grade_all
 from z1lib.pages.artifacts import read_artifacts
 from z1lib.pages.publish import write_results
 from z1lib.profile import Profile, load_profile
+from z1lib.records import ARTIFACTS
 
 KEYS = ["model", "policy", "window", "problem_set", "level"]
 NORMAL_98 = 2.326
@@ -40,13 +41,11 @@ def check_committed(folder: Path) -> list[str]:
 def check_artifacts(folder: Path) -> list[str]:
     """Grades and tables that do not follow from the committed completions, a line each."""
     read = read_artifacts(folder)
-    anew = {(grade.problem_id, grade.key): grade for grade in grade_all(read["problems"], read["completions"])}
-    moved = [grade for grade in read["grades"] if anew.get((grade.problem_id, grade.key)) != grade]
-    if moved or len(read["grades"]) != len(anew):
-        lines = [f"{folder}: {len(moved)} of {len(read['grades'])} grades do not repeat, {len(anew)} completions"]
-        return lines + [f"{one.problem_id}: committed as {one.correct}, found by {one.rule}" for one in moved[:5]]
+    for rows, grades in (("completions", "grades"), ("samples", "sample_grades")):
+        if lines := check_grades(folder, read["problems"], read.get(rows, []), read.get(grades, [])):
+            return lines
     profile = load_profile(folder.name)
-    frame = tables.make_frame(*read.values(), profile)
+    frame = tables.make_frame(*(read[name] for name in ARTIFACTS), profile)
     summary = tables.summarise(frame)
     measured = estimands.measure(frame, profile)
     tables_anew = {"summary.csv": summary, "claims.csv": claims.make_claims(measured)}
@@ -54,6 +53,16 @@ def check_artifacts(folder: Path) -> list[str]:
         tables_anew["seeds.csv"] = claims.list_seeds(measured)
     wrong = [name for name, table in tables_anew.items() if to_csv(table) != (folder / name).read_text()]
     return [f"{folder / name} does not follow from the committed completions" for name in wrong]
+
+
+def check_grades(folder: Path, problems: list, completions: list, grades: list) -> list[str]:
+    """Grades that do not follow from the completions, a line each."""
+    anew = {(grade.problem_id, grade.key): grade for grade in grade_all(problems, completions)}
+    moved = [grade for grade in grades if anew.get((grade.problem_id, grade.key)) != grade]
+    if not moved and len(grades) == len(anew):
+        return []
+    lines = [f"{folder}: {len(moved)} of {len(grades)} grades do not repeat, {len(anew)} completions"]
+    return lines + [f"{one.problem_id}: committed as {one.correct}, found by {one.rule}" for one in moved[:5]]
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -103,7 +112,7 @@ def made_alike(fresh: dict, committed: dict) -> bool:
 
     def told(notes: dict) -> list:
         stages = notes["stages"]
-        names = sorted(fresh["stages"].keys() & committed["stages"].keys() - {"04_analysis"})
+        names = sorted(fresh["stages"].keys() & committed["stages"].keys() - {"04_analysis", "05_selection"})
         return [[stages[name].get(key) for key in ("code", "hardware", "versions")] for name in names]
 
     return told(fresh) == told(committed)

@@ -35,7 +35,7 @@ def calibrate(
     even the lowest threshold costs more.
     """
     held = _hold(pool, problems)
-    levels = _levels(held, rule)
+    levels = levels_of(held, rule)
     low, high = 0, len(levels)  # the cost does not fall with the threshold
     while low < high:
         middle = (low + high) // 2
@@ -62,7 +62,7 @@ def limit_risk(
     too few problems to show anything.
     """
     held = _hold(pool, problems)
-    levels = _levels(held, rule)[::-1]
+    levels = levels_of(held, rule)[::-1]
     stops = count_wrong_stops(held, rule, levels, along)
     safe = find_safe(stops, risk, confidence)
     if not safe:
@@ -88,13 +88,13 @@ def find_safe(stops: np.ndarray, risk: float, confidence: float) -> int:
     return int(failing[0]) if len(failing) else len(stops)
 
 
+def levels_of(held: pd.DataFrame, rule: Tuned) -> np.ndarray:
+    """The thresholds worth trying, rising: the scores that occur, or a grid of shares, and one nothing reaches."""
+    return np.append(np.unique(held.score) if rule.tuned == "threshold" and "score" in held else LEVELS, NEVER)
+
+
 def _hold(pool: pd.DataFrame, problems: Collection[str]) -> pd.DataFrame:
     held = pool[pool.problem_id.isin(problems)]
     if missing := sorted(set(problems) - set(held.problem_id)):
         raise BadAnalysis(f"{len(missing)} problems are not in the pool, such as {missing[0]}")
     return held
-
-
-def _levels(held: pd.DataFrame, rule: Tuned) -> np.ndarray:
-    """The thresholds worth trying, rising: the scores that occur, or a grid of shares, and one nothing reaches."""
-    return np.append(np.unique(held.score) if rule.tuned == "threshold" and "score" in held else LEVELS, NEVER)

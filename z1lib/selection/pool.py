@@ -18,6 +18,7 @@ from z1lib.stats import BadAnalysis
 # Answers are compared as their kind is graded; letters and programs as written.
 SAME = {"math": is_same_answer, "text": is_same_text}
 AXES = {"window": "sample", "sample": "window"}
+SPENT = ["prefilled", "decoded", "attended", "depth"]  # of a Cost
 MEANS = ["correct", "thinking_tokens", "total_tokens", "overran", "no_answer"]
 
 
@@ -25,27 +26,28 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     """A row a problem and sample (along windows), or a problem and order (along samples), with the pool's columns.
 
     `pool` is a frame of `analysis.tables.join`: one model under one policy, along samples at one window. `policy` is
-    the rule's name, `decoded_tokens` counts everything drawn (a trace that windows share once), `window` is that of the
-    last candidate there might have been, `sample` the number of the order. Order 0 is the stored one, `orders - 1` more
-    are drawn by `seed`. A column `score` is what rules go by; without one no candidate has a score. Raises BadAnalysis,
-    a ValueError, for a pool that is no such thing, smaller than the budget, without some of its scores, or with
-    problems on which the rule was fitted.
+    the rule's name, `decoded_tokens` counts everything drawn (a trace that windows share once), and so do the columns
+    of SPENT; `window` is that of the last candidate there might have been, `sample` the number of the order. Order 0 is
+    the stored one, `orders - 1` more are drawn by `seed`. A column `score` is what rules go by, `question_tokens` what
+    asking for it fed; without scores no candidate has one. Raises BadAnalysis, a ValueError, for a pool that is no such
+    thing, smaller than the budget, without some of its scores, or with problems on which the rule was fitted.
     """
     budget = _check(pool, rule, along, orders)
     changes = {name: value for name, value in (("budget", budget), ("same", operator.eq)) if hasattr(rule, name)}
     rule = replace(rule, **changes)  # answers come to it sorted by the equality of their kind
     rng = np.random.default_rng(seed)
     ordered = pool.sort_values(along, kind="stable").reset_index(drop=True)
-    settled: list[Settled] = []
+    one_by_one = along == "window" or getattr(rule, "sequential", True)
+    picked, last, spent = [], [], []
     for _, part in ordered.groupby(["problem_id", AXES[along]], sort=False):
-        drawn, decoded = _to_candidates(part, along)
-        correct, index, first = part.correct.tolist(), part.index.tolist(), np.arange(len(part))
+        drawn, correct, index = _to_candidates(part, along), part.correct.tolist(), part.index.tolist()
         shuffled = rng.random((orders - 1, len(part))).argsort(axis=1)
-        for places in np.vstack([first, shuffled])[:, :budget].tolist():
-            picked, count = _settle(rule, [drawn[i] for i in places], [correct[i] for i in places])
-            spent = sum([decoded[i] for i in places[:count]])
-            settled.append(([index[places[i]] for i in picked], index[places[-1]], spent))
-    return _to_rows(ordered, settled, rule, along, orders)
+        places = np.vstack([np.arange(len(part)), shuffled])[:, :budget]
+        chosen = [_settle(rule, [drawn[i] for i in own], [correct[i] for i in own]) for own in places.tolist()]
+        picked += [[index[own[i]] for i in which] for own, (which, _) in zip(places, chosen)]
+        last += [index[i] for i in places[:, -1]]
+        spent.append(_add_up(drawn, places, [count for _, count in chosen], one_by_one))
+    return _to_rows(ordered, picked, last, np.concatenate(spent), rule, along, orders)
 
 
 def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
@@ -68,17 +70,29 @@ def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
     return int(budget)
 
 
-Settled = tuple[Sequence[int], int, int]  # places in the pool of what was picked and of the last candidate; the cost
-
-
-def _to_candidates(part: pd.DataFrame, along: str) -> tuple[list[Candidate], list[int]]:
-    """The candidates of one problem, and what each decoded. Equal answers are spelled alike, which compares fast."""
+def _to_candidates(part: pd.DataFrame, along: str) -> list[Candidate]:
+    """The candidates of one problem. Equal answers are spelled alike, which compares fast."""
     answers = [None if pd.isna(answer) else answer for answer in part.answer]
     groups = group_answers(answers, SAME.get(part.kind.iloc[0], operator.eq))
-    costs = price(list(zip(part.window, part.total_tokens, part.overran)), along)
+    prompt = int(part.prompt_tokens.iloc[0]) if "prompt_tokens" in part else None
+    costs = price(list(zip(part.window, part.total_tokens, part.overran)), along, prompt)
+    if "question_tokens" in part:  # behind the answer, whose keys and values are still there
+        costs = [cost + Cost(prefilled=asked) for cost, asked in zip(costs, part.question_tokens.tolist())]
     scores = part.score if "score" in part else [None] * len(part)
-    drawn = [Candidate(None if i is None else answers[i], *one) for i, *one in zip(groups, scores, costs)]
-    return drawn, [cost.decoded for cost in costs]
+    return [Candidate(None if i is None else answers[i], *one) for i, *one in zip(groups, scores, costs)]
+
+
+def _add_up(drawn: list[Candidate], places: np.ndarray, counts: list[int], sequential: bool) -> np.ndarray:
+    """What the first `counts` of the candidates at these places cost: (orders, SPENT), NaN where it is not known.
+
+    Candidates drawn one after the other are as deep as their sum, those side by side as the deepest.
+    """
+    table = np.array([[getattr(one.cost, name) for name in SPENT] for one in drawn], dtype=float)
+    each = table[places]
+    sums = each.cumsum(axis=1)
+    if not sequential:
+        sums[..., SPENT.index("depth")] = np.maximum.accumulate(each[..., SPENT.index("depth")], axis=1)
+    return sums[np.arange(len(places)), np.array(counts) - 1]
 
 
 def _settle(rule: Rule, drawn: list[Candidate], correct: list[bool]) -> tuple[Sequence[int], int]:
@@ -91,12 +105,13 @@ def _settle(rule: Rule, drawn: list[Candidate], correct: list[bool]) -> tuple[Se
     raise ValueError(f"{rule} chose none of {len(drawn)} candidates")
 
 
-def _to_rows(ordered: pd.DataFrame, settled: list[Settled], rule: Rule, along: str, orders: int) -> pd.DataFrame:
+def _to_rows(ordered, picked: list, last: list, spent: np.ndarray, rule: Rule, along: str, orders: int) -> pd.DataFrame:
     """The rows of the pool that were picked, the mean of several, as rows of the rule."""
-    picked, last, spent = zip(*settled)
     rows = ordered.iloc[[places[0] for places in picked]].reset_index(drop=True)
-    rows["policy"], rows["decoded_tokens"] = rule.name, spent
-    rows["window"] = ordered.window.to_numpy()[list(last)]
+    rows["policy"] = rule.name
+    rows["decoded_tokens"] = spent[:, SPENT.index("decoded")].astype(int)
+    rows[SPENT] = spent
+    rows["window"] = ordered.window.to_numpy()[last]
     if along == "sample":
         rows["sample"] = list(range(orders)) * (len(rows) // orders)
     if max(map(len, picked)) > 1:
@@ -105,15 +120,20 @@ def _to_rows(ordered: pd.DataFrame, settled: list[Settled], rule: Rule, along: s
     return rows
 
 
-def price(drawn: Sequence[tuple[int, int, bool]], along: str) -> list[Cost]:
+def price(drawn: Sequence[tuple[int, int, bool]], along: str, prompt: int | None = None) -> list[Cost]:
     """What each candidate adds, from (window, total tokens, overran) of each in the order in which they are drawn.
 
-    Samples are decoded whole. A longer window goes on behind the trace of the one before; where that had ended by
-    itself it is the same completion, for nothing. `decoded` and `depth` count forced tokens, as the rows do; what was
-    prefilled or attended is not known from them.
+    Samples are decoded whole, each behind its prompt of so many tokens. A longer window goes on behind the trace of the
+    one before; where that had ended by itself it is the same completion, for nothing. A forced token counts as a
+    decoded one, as the rows do. Without the length of the prompt it is not known what was prefilled and attended.
     """
-    totals = [total for _, total, _ in drawn]
+    ends = [total for _, total, _ in drawn]
+    starts = [0] * len(drawn)
     if along == "window":
-        shared = [(window if overran else total) for window, total, overran in drawn]
-        totals = [total - before for total, before in zip(totals, [0, *shared])]
-    return [Cost(None, total, None, None, 0, 0.0, total) for total in totals]
+        starts = [0, *((window if overran else total) for window, total, overran in drawn[:-1])]
+    costs = []
+    for number, (start, end) in enumerate(zip(starts, ends)):
+        attended = None if prompt is None else (end - start) * prompt + (end * (end - 1) - start * (start - 1)) // 2
+        prefilled = prompt if number == 0 or along == "sample" else 0
+        costs.append(Cost(None if prompt is None else prefilled, end - start, attended, 0, 0, 0.0, end - start))
+    return costs

@@ -55,6 +55,7 @@ class _Rule:
     same: Same = field(default=is_same_answer, repr=False, kw_only=True)
     fitted_on: frozenset[str] = field(default=frozenset(), repr=False, kw_only=True)  # problems, see `calibrate`
     weighted = False  # whether a vote counts as much as its score
+    sequential = False  # whether it may stop early, so that its candidates are drawn one after the other
 
     def __post_init__(self):
         for one in fields(self):
@@ -115,6 +116,7 @@ class FirstConfident(_Rule):
     threshold: float = 0.5
     budget: int | None = None
     name = "first_confident"
+    sequential = True
     weighted = True
     tuned = "threshold"
 
@@ -134,6 +136,7 @@ class AdaptiveVote(_Rule):
     share: float = 0.95
     budget: int | None = None
     name = "adaptive_vote"
+    sequential = True
     weighted = True
     tuned = "share"
 
@@ -157,6 +160,7 @@ class FirstAgreeing(_Rule):
     budget: int | None = None
     votes: bool = False
     name = "first_agreeing"
+    sequential = True
 
     def choose(self, drawn):
         last = [one.answer for one in drawn[-self.agreement :]]

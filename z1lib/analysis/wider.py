@@ -1,0 +1,262 @@
+"""Longer or wider: what windows, samples and rules over them give for the same cost, from one pool.
+
+The sample is the problem: everything is averaged over a problem's samples, orders and seeds first, and intervals are
+over problems. A threshold is fitted on one half of the problems and tested on the other, both ways round.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from z1lib.analysis.tables import join
+from z1lib.cost import Cost, count_eflops, count_money
+from z1lib.records import Completion, Confidence, Grade, Problem, Shape
+from z1lib.selection import (
+    AdaptiveVote,
+    Anyone,
+    BestOf,
+    FirstAgreeing,
+    FirstConfident,
+    Oracle,
+    ShortestOf,
+    Vote,
+    WeightedVote,
+    calibrate,
+    replay,
+)
+from z1lib.selection.calibration import count_wrong_stops, find_safe, levels_of
+from z1lib.selection.pool import SPENT
+from z1lib.selection.rules import Rule
+from z1lib.stats import (
+    BadAnalysis,
+    auroc,
+    bootstrap_interval,
+    brier_score,
+    calibration_error,
+    count_pairs,
+    mean_interval,
+    paired_bootstrap,
+    platt_scaling,
+)
+
+SCORES = {"yes": "P(Yes)", "mean": "mean likelihood", "weakest": "weakest group", "share": "share of votes"}
+FREE = ("mean", "weakest")  # known from decoding; P(Yes) is asked for
+AXES = {"decoded": "decoded tokens", "eflops": "eFLOPs", "money": "US$ per 1,000 answers", "depth": "tokens in a row"}
+ORDERS = 20  # in which the samples of a problem may come
+
+
+def make_pool(
+    problems: list[Problem], samples: list[Completion], grades: list[Grade], confidences: list[Confidence]
+) -> pd.DataFrame:
+    """`tables.join` of a pool, with its scores, what asking fed, and `draw`, the number of the seed of sampling.
+
+    `share` is the share of a problem's samples, at its window and of its draw, that give the same answer. Raises
+    BadAnalysis as `join` does, and for samples without a score.
+    """
+    seeds = sorted({one.seed for one in samples})
+    most = 1 + max((one.sample for one in samples), default=0)
+    distinct = [replace(one, sample=seeds.index(one.seed) * most + one.sample) for one in samples]
+    frame = join(problems, distinct, grades)
+    rated = {one.completion: one for one in confidences}
+    if missing := [one for one in samples if one.key not in rated]:
+        raise BadAnalysis(f"{len(missing)} samples have no score, such as one of problem {missing[0].problem_id!r}")
+    columns = ("yes", "mean", "weakest", "question_tokens")
+    scores = pd.DataFrame([[getattr(rated[one.key], name) for name in columns] for one in samples], columns=columns)
+    frame = pd.concat([frame, scores], axis=1).assign(draw=frame["sample"] // most)
+    groups = frame.groupby(["model", "problem_id", "window", "draw"])
+    same = frame.groupby(["model", "problem_id", "window", "draw", frame.answer.fillna("")]).answer.transform("size")
+    return frame.assign(share=same / groups.answer.transform("size"))
+
+
+def take(pool: pd.DataFrame, window: int | None = None, score: str | None = None) -> pd.DataFrame:
+    """The pool at one window, with one of SCORES as what rules go by; only P(Yes) is paid for."""
+    rows = pool if window is None else pool[pool.window == window]
+    if score is None:
+        return rows.drop(columns="question_tokens", errors="ignore")
+    return rows.assign(score=rows[score], question_tokens=rows.question_tokens * (score not in FREE))
+
+
+def replay_draws(
+    pool: pd.DataFrame, rule: Rule, along: str = "sample", orders: int = ORDERS, seed: int = 0
+) -> pd.DataFrame:
+    """`replay` of every draw by itself, a row a problem: the means of `correct` and of what was spent."""
+    parts = [replay(part, rule, along, orders, seed) for _, part in pool.groupby("draw")]
+    rows = pd.concat(parts).astype({"correct": float})
+    return rows.groupby("problem_id", sort=False)[["correct", *SPENT]].mean()
+
+
+def price(spent: pd.DataFrame, shape: Shape) -> dict[str, float]:
+    """The four costs of an answer, from the mean of what was spent."""
+    mean = spent[SPENT].mean()
+    cost = Cost(mean.prefilled, mean.decoded, mean.attended, depth=mean.depth)
+    return {
+        "decoded": cost.decoded,
+        "eflops": count_eflops(cost, shape),
+        "money": count_money(cost),
+        "depth": cost.depth,
+    }
+
+
+def draw_front(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> pd.DataFrame:
+    """Accuracy with its interval and the four costs of windows alone, samples alone, and both.
+
+    Columns: `way`, window, n, accuracy, low, high, AXES. A window alone is one sample under it, the mean of all.
+    """
+    windows, most = sorted(pool.window.unique()), pool.groupby(["problem_id", "window", "draw"]).size().min()
+    counts = [1, *(n for n in (2, 4, 8, 16) if n <= most)]
+    rows = []
+    for window in windows:
+        for n in counts:
+            rule = Anyone(1) if n == 1 else Vote(n)
+            spent = replay_draws(take(pool, window), rule, seed=seed)
+            accuracy = mean_interval(spent.correct, resamples, seed)
+            way = "longer" if n == 1 else "wider" if window == windows[-1] else "both"
+            rows.append((way, window, n, accuracy.estimate, accuracy.low, accuracy.high, *price(spent, shape).values()))
+    return pd.DataFrame(rows, columns=["way", "window", "n", "accuracy", "low", "high", *AXES])
+
+
+def gains_of_votes(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Vote minus one sample, oracle minus vote, at the largest window, by the number of samples; paired intervals."""
+    rows = take(pool, pool.window.max())
+    one = replay_draws(rows, Anyone(1), seed=seed).correct
+    found = []
+    for n in (2, 4, 8):
+        if n <= rows.groupby(["problem_id", "draw"]).size().min():
+            vote, best = (replay_draws(rows, rule, seed=seed).correct for rule in (Vote(n), Oracle(n)))
+            gain, left = (paired_bootstrap(*pair, resamples, seed) for pair in ((vote, one), (best, vote)))
+            found.append((n, one.mean(), vote.mean(), best.mean(), gain, left))
+    columns = ["n", "one sample", "vote", "oracle", "vote - one", "oracle - vote"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def rules_of(n: int, most: int) -> list[tuple[str | None, Rule]]:
+    """(score, rule) of every rule that is compared: of n samples, or of up to `most` where it may stop early."""
+    scored = [(score, rule(n)) for score in ("yes", "mean", "weakest") for rule in (WeightedVote, BestOf)]
+    stopping = [(score, FirstConfident(budget=most)) for score in ("yes", "mean", "weakest")]
+    voting = [(score, AdaptiveVote(budget=most)) for score in (None, "mean")]
+    plain = [(None, FirstAgreeing(2, most, votes=True)), (None, ShortestOf(1 + n // 2, n))]
+    return [*scored, *stopping, *voting, *plain]
+
+
+def compare_rules(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Each rule beside the vote at the same mean number of decoded tokens, at up to three costs.
+
+    The costs are those of the vote of 2, 4 and 8 samples. A rule with a threshold has it fitted to the cost on half of
+    the problems and is tested on the others, both ways round; it is left out where no threshold is cheap enough.
+    Between two whole numbers of samples the vote is the mixture of both that costs as much. `minus vote` is paired by
+    problem.
+    """
+    rows = take(pool, pool.window.max())
+    most = int(rows.groupby(["problem_id", "draw"]).size().min())
+    votes = {n: replay_draws(rows, Vote(n) if n > 1 else Anyone(1), seed=seed) for n in range(1, most + 1)}
+    halves = split(rows.problem_id.unique(), seed)
+    found = []
+    for n in [n for n in (2, 4, 8) if n <= most]:
+        spend = votes[n].decoded.mean()
+        for score, rule in rules_of(n, most):
+            try:
+                spent = _test(take(pool, pool.window.max(), score), rule, spend, halves, seed)
+            except BadAnalysis:
+                continue
+            beside = mix(votes, spent.decoded.mean())
+            gain = paired_bootstrap(spent.correct, beside.loc[spent.index], resamples, seed)
+            score_name = SCORES.get(score, "none")
+            found.append(
+                (n, rule.name, score_name, spent.correct.mean(), spent.decoded.mean(), spent.depth.mean(), gain)
+            )
+    columns = ["cost of vote of", "rule", "score", "accuracy", "decoded", "depth", "minus vote"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _test(own: pd.DataFrame, rule: Rule, spend: float, halves: Sequence[set[str]], seed: int) -> pd.DataFrame:
+    """What a rule spends and gets right; fitted on the first draw of one half of the problems, tested on the other."""
+    if not hasattr(rule, "tuned"):
+        return replay_draws(own, rule, seed=seed)
+    first, parts = own[own.draw == own.draw.min()], []
+    for held, tested in (halves, halves[::-1]):
+        fitted = calibrate(first, rule, held, spend, along="sample", orders=ORDERS, seed=seed)
+        parts.append(replay_draws(own[own.problem_id.isin(tested)], fitted, seed=seed))
+    return pd.concat(parts)
+
+
+def split(names: Sequence[str], seed: int) -> tuple[set[str], set[str]]:
+    """Two halves of the problems, drawn by seed."""
+    drawn = np.random.default_rng(seed).permutation(sorted(names))
+    return set(drawn[: len(drawn) // 2]), set(drawn[len(drawn) // 2 :])
+
+
+def mix(votes: dict[int, pd.DataFrame], decoded: float) -> pd.Series:
+    """By problem the accuracy of the vote that costs so many decoded tokens on average: a mixture of two of `votes`.
+
+    Beyond the cheapest and the dearest it is that one.
+    """
+    costs = np.array([votes[n].decoded.mean() for n in votes])
+    above = int(np.clip(np.searchsorted(costs, decoded), 1, len(costs) - 1)) if len(costs) > 1 else 0
+    below = max(above - 1, 0)
+    weight = float(np.clip((decoded - costs[below]) / max(costs[above] - costs[below], 1e-9), 0, 1))
+    tables = list(votes.values())
+    return (1 - weight) * tables[below].correct + weight * tables[above].correct
+
+
+def calibration(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """What each score is worth, at the largest window: ECE, Brier, and AUROC over all and within questions.
+
+    The rows "after Platt" have a logistic map fitted on half of the problems and tested on the others, both ways round:
+    it may repair the first two and hardly moves a ranking. AUROC within has its interval over problems.
+    """
+    rows, found = pool[pool.window == pool.window.max()], []
+    for score, name in SCORES.items():
+        for shown, scores in ((name, rows[score]), (f"{name}, after Platt", map_by_platt(rows, score, seed))):
+            pairs = count_pairs(scores, rows.correct, rows.problem_id)
+            within = bootstrap_interval(pairs, lambda means: means[:, 0] / means[:, 1], resamples, seed)
+            measures = [measure(scores, rows.correct) for measure in (calibration_error, brier_score, auroc)]
+            found.append((shown, len(rows), *measures, within))
+    return pd.DataFrame(found, columns=["score", "n", "ECE", "Brier", "AUROC over all", "AUROC within a question"])
+
+
+def map_by_platt(rows: pd.DataFrame, score: str, seed: int) -> pd.Series:
+    """The scores through `stats.platt_scaling`, of each half of the problems by a curve of the other's."""
+    mapped = rows[score].astype(float)
+    halves = split(rows.problem_id.unique(), seed)
+    for held, tested in (halves, halves[::-1]):
+        fit, rest = rows.problem_id.isin(held), rows.problem_id.isin(tested)
+        mapped[rest] = platt_scaling(rows[score][fit], rows.correct[fit])(rows[score][rest])
+    return mapped
+
+
+def simulate_risk(
+    pool: pd.DataFrame, score: str, risk: float, confidence: float, splits: int, seed: int
+) -> dict[str, float]:
+    """How often `limit_risk` keeps its word: over random halves of the problems, the share in which the threshold that
+    is found safe on one half stops wrongly on at most a share `risk` of all problems.
+
+    A half on which nothing can be shown takes no threshold, draws all samples and counts as kept.
+    """
+    rows = take(pool, pool.window.max(), score)
+    rows = rows[rows.draw == rows.draw.min()]
+    most = int(rows.groupby("problem_id").size().min())
+    rule = FirstConfident(budget=most)
+    levels = levels_of(rows, rule)[::-1]
+    levels = levels[np.unique(np.linspace(0, len(levels) - 1, 200).astype(int))]
+    stops = count_wrong_stops(rows, rule, levels)
+    rng = np.random.default_rng(seed)
+    halves = [rng.permutation(stops.shape[1])[: stops.shape[1] // 2] for _ in range(splits)]
+    safe = np.array([find_safe(stops[:, half], risk, confidence) for half in halves])
+    kept = (safe == 0) | (stops.mean(axis=1)[safe - 1] <= risk)
+    return {"splits": splits, "kept": kept.mean(), "no threshold": (safe == 0).mean()}
+
+
+def exit_early(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> pd.DataFrame:
+    """Rules along the windows of one sample: stop thinking where the model is sure, or where answers agree."""
+    rules: list[tuple[str | None, Rule]] = [(None, FirstAgreeing(2))]
+    rules += [(score, FirstConfident(level)) for score in ("yes", "mean") for level in (0.5, 0.8, 0.9, 0.95, 0.99)]
+    found = []
+    for score, rule in rules:
+        spent = replay_draws(take(pool, None, score), rule, along="window", orders=1)
+        accuracy = mean_interval(spent.correct, resamples, seed)
+        threshold = getattr(rule, "threshold", np.nan)
+        name = "two windows agree" if score is None else f"{SCORES[score]} reaches it"
+        found.append((name, threshold, accuracy.estimate, accuracy.low, accuracy.high, *price(spent, shape).values()))
+    return pd.DataFrame(found, columns=["rule", "threshold", "accuracy", "low", "high", *AXES])

@@ -1,0 +1,46 @@
+"""The pool: several answers to the same problems, under several windows, and how sure the model is of each.
+
+*Longer* and *wider* are its two axes. Notebook 05 replays every rule from it; nothing is decoded there.
+"""
+
+from z1lib.engines.base import load_engine
+from z1lib.files import Journal, read_jsonl
+from z1lib.hardware import check_hardware, decoding_dtype
+from z1lib.inference.confidence import rate
+from z1lib.inference.sweep import first_of_each, sweep_problems
+from z1lib.models import shape_of
+from z1lib.records import POOL, Completion, Confidence, Problem, Shape
+from z1lib.study import Study
+from z1lib.window import ShiftedWindow
+
+SAMPLED = ("samples", "confidences")
+
+
+def decode_pool(study: Study, problems: list[Problem]) -> tuple[list[Completion], list[Confidence], list[Shape]]:
+    """The samples that the study's profile asks for, the scores of each by the model that wrote it, and its shape.
+
+    Each sample is decoded once, its windows are branches of it. Goes on from journals as `sweep.decode_study` does, and
+    raises what that raises. The committed ones where the study reads those.
+    """
+    profile, asked = study.profile, study.profile.inference
+    if not asked.pool.models:
+        return [], [], []
+    if study.reads_committed:
+        names = (*SAMPLED, "shapes")
+        return tuple(read_jsonl(study.need(f"{name}.jsonl", "03_windowed_inference"), POOL[name]) for name in names)
+    check_hardware(profile)
+    journals = [Journal(study.path(f"{name}.partial.jsonl"), POOL[name]) for name in SAMPLED]
+    chosen = first_of_each(problems, {**dict.fromkeys(profile.curation.test_problems, 0), **asked.pool.problems})
+    hint = profile.hint_of(ShiftedWindow.name)
+    policies = [ShiftedWindow(window, hint, asked.max_answer_tokens) for window in asked.pool.windows]
+    samples, scores, shapes = [], [], []
+    for model in [model for run in asked.pool.models for model in profile.models_of(run)]:
+        engine = load_engine(asked.engine, study.model(model), decoding_dtype(profile), **asked.engine_options)
+        shapes.append(shape_of(study.model(model), model))
+        sampling = (profile.system_prompt_of, asked.pool.n, asked.pool.temperature, asked.pool.top_p)
+        for seed in asked.pool.seeds:
+            rows = sweep_problems(engine, chosen, [policies] * len(chosen), journals[0], *sampling, seed)
+            scores += rate(engine, chosen, rows, journals[1], profile.system_prompt_of)
+            samples += rows
+        del engine  # before the next model is loaded
+    return samples, scores, shapes
