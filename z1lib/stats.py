@@ -382,7 +382,7 @@ def platt_scaling(scores, correct) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:
-    return logit(np.clip(scores, 1e-6, 1 - 1e-6))
+    return logit(np.clip(scores, 1e-15, 1 - 1e-15))  # what a model hardly ever says has a rank too
 
 
 def _pair_scores(scores, correct) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from itertools import cycle
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from z1lib import published
 from z1lib.analysis.findings import FEWEST
@@ -100,9 +100,7 @@ def thinking_by_need(frame: pd.DataFrame, models: list[str]) -> Figure:
         limits = {"xlim": (0.9 * rows.needed.min(), 1.1 * rows.needed.max()), "ylim": (8, 1.2 * rows.window.max())}
         axis.set(xlabel="characters needed", ylabel="total tokens, no window", xscale="log", yscale="log", **limits)
         for ticks in (axis.xaxis, axis.yaxis):
-            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ticks.set_major_formatter(ScalarFormatter())
-            ticks.set_minor_locator(NullLocator())
+            _tick_plainly(ticks)
         axis.set_title(f"{name.replace('_', ' ')} (n={part.problem_id.nunique()})")
     legend_below(figure, axes)
     return figure
@@ -245,6 +243,13 @@ def published_scaling(scaling: pd.DataFrame) -> Figure:
     return figure
 
 
+def _tick_plainly(ticks) -> None:
+    """1, 2, 5, 10, ... on a logarithmic axis, as plain numbers."""
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ticks.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ticks.set_minor_locator(NullLocator())
+
+
 def longer_or_wider(front: pd.DataFrame, axes_named: dict[str, str], n: int) -> Figure:
     """Accuracy against each of four costs: windows alone, samples alone, both. A light line is one window's votes.
 
@@ -252,11 +257,11 @@ def longer_or_wider(front: pd.DataFrame, axes_named: dict[str, str], n: int) -> 
     """
     figure, axes = make_axes(len(axes_named), height=2.8)
     alone = [("longer", "#0072B2", "o", "-", "longer: one sample, more window"),
-             ("wider", "#D55E00", "s", "-", "wider: vote of 1, 2, 4, ... whole samples")]  # fmt: skip
+             ("wider", "#D55E00", "s", "-", "wider: more whole samples, voted")]  # fmt: skip
     whole, single = front.window.max(), front.n.min()
     for axis, (column, title) in zip(axes, axes_named.items()):
         for window, part in front[front.window < whole].groupby("window"):
-            label = "both: vote of samples cut at a window" if window == front.window.min() else None
+            label = "both: votes of cut samples" if window == front.window.min() else None
             axis.plot(part[column], part.accuracy, color="0.7", marker=".", linewidth=0.8, label=label)
             axis.annotate(f"{window}", (part[column].iloc[-1], part.accuracy.iloc[-1]), fontsize=7, color="0.4")
         for way, colour, marker, dashes, label in alone:
@@ -265,6 +270,7 @@ def longer_or_wider(front: pd.DataFrame, axes_named: dict[str, str], n: int) -> 
             axis.errorbar(part[column], part.accuracy, errors, label=label, color=colour, marker=marker,
                           linestyle=dashes, capsize=2, elinewidth=0.8, markersize=5)  # fmt: skip
         axis.set(xlabel=title, ylabel="accuracy", xscale="log", ylim=(-0.02, 1.02))
+        _tick_plainly(axis.xaxis)
     figure.suptitle(f"Accuracy for what an answer costs (n={n})", fontsize=10)
     legend_below(figure, axes)
     return figure

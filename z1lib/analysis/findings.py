@@ -220,11 +220,10 @@ def say_rules(rules: pd.DataFrame) -> str:
     """Which rules the vote at the same cost beats, or is beaten by, and how many it does neither."""
     if rules.empty:
         return "**Measured.** No rule was within the cost of a vote."
-    low, high = (rules["minus vote"].map(lambda gain: getattr(gain, side)) for side in ("low", "high"))
-    named = (
-        rules["rule"] + " by " + rules["score"] + " at the cost of " + rules["cost of vote of"].astype(str)
-    ).tolist()
-    better, worse = ([name for name, is_so in zip(named, side) if is_so] for side in (low > 0, high < 0))
+    gains = rules["minus vote"].tolist()
+    told = rules["rule"] + " by " + rules["score"] + " at the cost of " + rules["cost of vote of"].astype(str)
+    better = [name for name, gain in zip(told, gains) if gain.low > 0]
+    worse = [name for name, gain in zip(told, gains) if gain.high < 0]
     parts = [f"better than the vote at the same cost: {', '.join(better) or 'none'}"]
     parts += [f"worse: {', '.join(worse) or 'none'}", f"not shown to differ: {len(rules) - len(better) - len(worse)}"]
     return f"**Measured.** Of {len(rules)} comparisons, each with a 95% interval of its own: {'; '.join(parts)}."

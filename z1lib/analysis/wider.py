@@ -43,7 +43,12 @@ from z1lib.stats import (
 
 SCORES = {"yes": "P(Yes)", "mean": "mean likelihood", "weakest": "weakest group", "share": "share of votes"}
 FREE = ("mean", "weakest")  # known from decoding; P(Yes) is asked for
-AXES = {"decoded": "decoded tokens", "eflops": "eFLOPs", "money": "US$ per 1,000 answers", "depth": "tokens in a row"}
+AXES = {
+    "decoded": "decoded tokens",
+    "eflops": "billion eFLOPs",
+    "money": "US$ per 1,000 answers",
+    "depth": "tokens in a row",
+}
 ORDERS = 20  # in which the samples of a problem may come
 
 
@@ -91,12 +96,8 @@ def price(spent: pd.DataFrame, shape: Shape) -> dict[str, float]:
     """The four costs of an answer, from the mean of what was spent."""
     mean = spent[SPENT].mean()
     cost = Cost(mean.prefilled, mean.decoded, mean.attended, depth=mean.depth)
-    return {
-        "decoded": cost.decoded,
-        "eflops": count_eflops(cost, shape),
-        "money": count_money(cost),
-        "depth": cost.depth,
-    }
+    eflops = count_eflops(cost, shape) / 1e9
+    return {"decoded": cost.decoded, "eflops": eflops, "money": count_money(cost), "depth": cost.depth}
 
 
 def draw_front(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> pd.DataFrame:
@@ -170,14 +171,17 @@ def compare_rules(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame
     return pd.DataFrame(found, columns=columns)
 
 
-def _test(own: pd.DataFrame, rule: Rule, spend: float, halves: Sequence[set[str]], seed: int) -> pd.DataFrame:
+def _test(
+    own: pd.DataFrame, rule: Rule, spend: float, halves: Sequence[set[str]], seed: int, along: str = "sample"
+) -> pd.DataFrame:
     """What a rule spends and gets right; fitted on the first draw of one half of the problems, tested on the other."""
+    orders = ORDERS if along == "sample" else 1
     if not hasattr(rule, "tuned"):
-        return replay_draws(own, rule, seed=seed)
+        return replay_draws(own, rule, along, orders, seed)
     first, parts = own[own.draw == own.draw.min()], []
     for held, tested in (halves, halves[::-1]):
-        fitted = calibrate(first, rule, held, spend, along="sample", orders=ORDERS, seed=seed)
-        parts.append(replay_draws(own[own.problem_id.isin(tested)], fitted, seed=seed))
+        fitted = calibrate(first, rule, held, spend, along, orders, seed)
+        parts.append(replay_draws(own[own.problem_id.isin(tested)], fitted, along, orders, seed))
     return pd.concat(parts)
 
 
@@ -248,15 +252,22 @@ def simulate_risk(
     return {"splits": splits, "kept": kept.mean(), "no threshold": (safe == 0).mean()}
 
 
-def exit_early(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> pd.DataFrame:
-    """Rules along the windows of one sample: stop thinking where the model is sure, or where answers agree."""
-    rules: list[tuple[str | None, Rule]] = [(None, FirstAgreeing(2))]
-    rules += [(score, FirstConfident(level)) for score in ("yes", "mean") for level in (0.5, 0.8, 0.9, 0.95, 0.99)]
-    found = []
-    for score, rule in rules:
-        spent = replay_draws(take(pool, None, score), rule, along="window", orders=1)
-        accuracy = mean_interval(spent.correct, resamples, seed)
-        threshold = getattr(rule, "threshold", np.nan)
-        name = "two windows agree" if score is None else f"{SCORES[score]} reaches it"
-        found.append((name, threshold, accuracy.estimate, accuracy.low, accuracy.high, *price(spent, shape).values()))
-    return pd.DataFrame(found, columns=["rule", "threshold", "accuracy", "low", "high", *AXES])
+def exit_early(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Rules along the windows of one sample: stop thinking where the model is sure, or where two answers agree.
+
+    Thresholds are fitted as in `compare_rules`, to 0.75, 1, 1.25 and 1.5 times the tokens of a whole sample, which is
+    what `minus whole` is paired with.
+    """
+    whole = replay_draws(take(pool, pool.window.max()), Anyone(1))
+    halves, found = split(pool.problem_id.unique(), seed), []
+    rules = [(None, 1.0, FirstAgreeing(2))]
+    rules += [(score, share, FirstConfident()) for score in ("yes", "mean") for share in (0.75, 1.0, 1.25, 1.5)]
+    for score, share, rule in rules:
+        try:
+            spent = _test(take(pool, None, score), rule, share * whole.decoded.mean(), halves, seed, along="window")
+        except BadAnalysis:  # no threshold is cheap enough
+            continue
+        gain = paired_bootstrap(spent.correct, whole.correct.loc[spent.index], resamples, seed)
+        told = rule.name if score is None else f"{rule.name}, {SCORES[score]}, fitted to {share:g} of a whole sample"
+        found.append((told, spent.correct.mean(), spent.decoded.mean(), whole.decoded.mean(), gain))
+    return pd.DataFrame(found, columns=["rule", "accuracy", "decoded", "of a whole sample", "minus whole"])

@@ -179,10 +179,13 @@ class TransformersEngine:
             batch = _Batch(self.model, self.device, [])
             batch.cache.append(len(part))
             rows = [[*answers[i][0], *answers[i][1]][:-1] for i in part]
-            logits = batch.read(list(range(len(part))), rows, self.model).logits
+            first = min(len(answers[i][0]) for i in part) - 1
+            logits = batch.read(
+                list(range(len(part))), rows, self.model, logits_to_keep=max(map(len, rows)) - first
+            ).logits
             for index, row, own in zip(part, rows, logits):
-                ids = answers[index][1]
-                likely = own[len(row) - len(ids) : len(row)].float().log_softmax(dim=-1)
+                ids, end = answers[index][1], len(row) - first
+                likely = own[end - len(ids) : end].float().log_softmax(dim=-1)
                 scores[index] = likely[range(len(ids)), list(ids)].tolist()
         return scores
 
@@ -236,12 +239,13 @@ class _Batch:
         ids = torch.tensor(ids + [0] * (len(positions) - len(ids)), device=self.device)[:, None]
         return self._run(self.model, ids, mask, positions).logits[:, -1]
 
-    def read(self, slots: list[int], ids: list[list[int]], model=None):
+    def read(self, slots: list[int], ids: list[list[int]], model=None, **options):
         """Feed these slots, each its ids. Returns what the model gives, by default the one without logits."""
         counts = [len(own) for own in ids]
         filled = [own + [0] * (max(counts) - len(own)) for own in ids]
         positions, mask = self.cache.open(slots, counts)
-        return self._run(model or self.model.base_model, torch.tensor(filled, device=self.device), mask, positions)
+        filled = torch.tensor(filled, device=self.device)
+        return self._run(model or self.model.base_model, filled, mask, positions, **options)
 
     def _fill(self) -> None:
         """Feed every row the ids its cache lacks, but the last, a few rows of about equally many at a time."""
@@ -276,10 +280,9 @@ class _Batch:
         extend_forced(row.policy, row.ids, row.put)
         return [row, *going]
 
-    def _run(self, model, ids, mask, positions):
-        output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
-        )
+    def _run(self, model, ids, mask, positions, **options):
+        fed = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
+        output = model(**fed, use_cache=True, **options)
         self.cache.close()
         return output
 
