@@ -18,6 +18,7 @@ from z1lib.window import (
     HINT,
     HINTS,
     BudgetForcing,
+    NoWait,
     ShiftedWindow,
     Truncation,
     Unbounded,
@@ -252,11 +253,27 @@ def test_the_hints_of_all_kinds_are_the_papers_sentence_and_name_their_form():
 
 
 @pytest.mark.parametrize(
-    "policy", [ShiftedWindow(3, "!", 4), BudgetForcing(3, "!", 4, extensions=1, wait="W"), Truncation(5), Unbounded(7)]
+    "policy",
+    [
+        NoWait(3, "!", 4, words=("W",)),
+        ShiftedWindow(3, "!", 4),
+        BudgetForcing(3, "!", 4, extensions=1, wait="W"),
+        Truncation(5),
+        Unbounded(7),
+    ],
 )
 def test_a_policy_survives_the_journey_as_json(policy):
     assert from_json(to_json(bound(policy))) == bound(policy)
     assert type(from_json(to_json(bound(policy)))) is type(policy)
+
+
+def test_words_of_doubt_are_forbidden_while_it_thinks_and_only_there():
+    policy, plain = bound(NoWait(3, "!?", 4, words=("W", "Wait"))), bound(ShiftedWindow(3, "!?", 4))
+    steps = [policy.step([7] * k) for k in range(9)]
+    assert [step.forbid for step in steps[:3]] == [(ord("W"),)] * 3  # the word of several ids is left alone
+    assert steps[3:] == [plain.step([7] * k) for k in range(3, 9)]
+    with pytest.raises(ValueError, match="none of the words Wait is one id"):
+        bound(NoWait(3, words=("Wait",)))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{}", '{"name": "magic"}', '{"name": "truncation", "max": 3}'])

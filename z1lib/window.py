@@ -33,11 +33,14 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Step:
-    """What a policy asks of the next token: `force` this id, or put all of `instead` where one of `of` would come."""
+    """What a policy asks of the next token: `force` this id; put all of `instead` where one of `of` would come; or let
+    none of `forbid` come, whose probability goes to the others.
+    """
 
     force: int | None = None
     instead: tuple[int, ...] = ()
     of: tuple[int, ...] = ()
+    forbid: tuple[int, ...] = ()
 
 
 FREE = Step()
@@ -149,6 +152,30 @@ class ShiftedWindow:
         thinking = min(len(ids), self.max_thinking_tokens)
         hint = min(len(ids) - thinking, len(self.hint_ids))
         return Account(thinking, hint, len(ids) - thinking - hint, overran=hint > 0)
+
+
+@dataclass(frozen=True)
+class NoWait(ShiftedWindow):
+    """The shifted window, with words of doubt that may not be thought (NoWait, arXiv 2506.08343): the opposite of s1.
+
+    A word is forbidden where it is one id of the vocabulary, with or without a blank before it, as there; other words
+    and the answer are left alone. Raises ValueError where none of them is one id.
+    """
+
+    words: tuple[str, ...] = ("Wait", "wait", "Hmm", "hmm", "But", "but", "Alternatively", "However", "check", "again")
+    word_ids: tuple[int, ...] = ()
+    name: str = "no_wait"
+
+    def bind(self, encode, end_ids=frozenset()):
+        spelled = [tuple(encode(blank + word)) for word in self.words for blank in ("", " ")]
+        single = tuple(sorted({ids[0] for ids in spelled if len(ids) == 1} - end_ids))
+        if not single:
+            raise ValueError(f"none of the words {', '.join(self.words)} is one id of the vocabulary")
+        return replace(super().bind(encode, end_ids), word_ids=single)
+
+    def step(self, ids):
+        thinks = len(ids) < self.max_thinking_tokens
+        return Step(forbid=self.word_ids) if thinks else super().step(ids)
 
 
 @dataclass(frozen=True)
@@ -273,7 +300,13 @@ class Unbounded(Truncation):
     name = "unbounded"
 
 
-POLICIES = (ShiftedWindow, BudgetForcing, Truncation, Unbounded)  # all that a request, a profile or the demo may name
+POLICIES = (
+    ShiftedWindow,
+    NoWait,
+    BudgetForcing,
+    Truncation,
+    Unbounded,
+)  # all that a request, a profile or the demo may name
 
 
 def policies_by_name() -> dict[str, type[Policy]]:

@@ -24,7 +24,7 @@ from z1lib.inference.sweep import sweep_problems
 from z1lib.records import Completion, Problem
 from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded, ask, from_json
 
-END, DELIMITER = 256, 2  # of the tiny model's tokenizer, whose ids are bytes in another order
+END, DELIMITER = 259, 2  # of the tiny model's tokenizer, whose ids are bytes in another order
 PROMPTS = [[40 + k, 41, 42 + 3 * k] for k in range(12)]
 POLICIES = [
     ShiftedWindow(0, "!hint!", 5),

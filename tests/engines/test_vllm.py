@@ -39,7 +39,7 @@ from z1lib.models import save_base_model
 from z1lib.profile import load_profile
 from z1lib.records import Completion
 from z1lib.selection import FirstAgreeing
-from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded
+from z1lib.window import BudgetForcing, NoWait, ShiftedWindow, Truncation, Unbounded
 
 WINDOWS = [0, 12, 24, 48]
 ANSWER = 8
@@ -86,7 +86,7 @@ class V1:
 class V2:
     """The same under model runner V2: fixed slots, a table of all ids on the device."""
 
-    def __init__(self, slots=16, length=64):
+    def __init__(self, slots=32, length=64):
         self.lengths = np.zeros(slots, dtype=int)
         self.states = SimpleNamespace(
             prompt_len=SimpleNamespace(np=np.zeros(slots, dtype=int)),
@@ -126,6 +126,7 @@ REQUESTS = [
     ([5, 6], bound(BudgetForcing(6, "F", 4, delimiter="#$", extensions=1, wait="WA")), 0.7, 0),
     ([3, 2, 1], bound(BudgetForcing(9, "F", 2, delimiter="#$")), 0.0, 0),
     ([4], bound(Truncation(4)), 0.0, 0),
+    ([4, 4], bound(NoWait(6, "!?", 5, words=("!", "#", "$"))), 0.7, 0),
     ([5, 6, 7, 8], bound(ShiftedWindow(3, "!?", 5)), 0.0, 2),
     ([5, 6, 3], bound(BudgetForcing(7, "F", 4, delimiter="#$", extensions=1, wait="WA")), 0.7, 2),
 ]
@@ -204,7 +205,8 @@ def test_the_entry_point_loads_under_both_runners():
 def test_a_policy_that_reads_ids_is_not_followed_where_they_come_too_late():
     runner = V1(asynchronous=True)
     runner.admit(REQUESTS)
-    assert [type(asked.policy) for asked in runner.processor.followed.values()] == [ShiftedWindow] * 3
+    wanted = [policy for _, policy, *_ in REQUESTS if isinstance(policy, ShiftedWindow)]
+    assert [asked.policy for asked in runner.processor.followed.values()] == wanted
 
 
 NO_POLICIES = ["", "{}", '{"name": "magic"}', '{"kind": "BudgetForcing", "max_thinking_tokens": 5}']
@@ -302,8 +304,9 @@ def test_all_policies_give_the_tokens_of_the_transformers_engine(engine, model, 
         BudgetForcing(24, max_answer_tokens=ANSWER, delimiter="\n\n"),
         BudgetForcing(48, max_answer_tokens=ANSWER, delimiter="\n\n", extensions=2),
         Unbounded(40),
+        NoWait(24, max_answer_tokens=ANSWER, words=("the", "The", "to", "is", "of")),
     ]
-    prompts = prompts[:32]
+    prompts = prompts[:35]
     mixed = [policies[i % len(policies)] for i in range(len(prompts))]
     plain = load_engine("transformers", model)
     assert ids_of(generate(engine, prompts, mixed)) == ids_of(generate(plain, prompts, mixed))

@@ -21,6 +21,7 @@ from z1lib.files import Journal
 from z1lib.grading import grade_all
 from z1lib.grading.answers import extract_answer
 from z1lib.inference import generate, generate_until, window_sweep
+from z1lib.inference.decode import sweep
 from z1lib.inference.stream import stream
 from z1lib.inference.sweep import estimate_decoding, match_truncation, requests_of, study_policies, sweep_problems
 from z1lib.models import save_base_model
@@ -28,7 +29,16 @@ from z1lib.problems import tracing
 from z1lib.profile import load_profile
 from z1lib.records import Completion, Problem
 from z1lib.selection import FirstAgreeing, Oracle, ShortestOf, Vote, replay
-from z1lib.window import HINT, BudgetForcing, ShiftedWindow, Truncation, Unbounded, check_windows, probed_windows
+from z1lib.window import (
+    HINT,
+    BudgetForcing,
+    NoWait,
+    ShiftedWindow,
+    Truncation,
+    Unbounded,
+    check_windows,
+    probed_windows,
+)
 
 PROMPTS = [encode("abc " * k) for k in range(1, 7)]
 WINDOWS = [0, 3, 8, 20]
@@ -89,6 +99,24 @@ def test_a_real_model_under_mixed_windows_gives_the_tokens_of_two_plain_passes(t
         traces[i] = traces[i] + hint + answer
     rows = generate(engine, prompts, [ShiftedWindow(window, max_answer_tokens=6) for window in windows])
     assert [row.token_ids for [row] in rows] == traces
+
+
+def test_what_is_forbidden_is_left_out_of_the_models_choice(engine, tiny_model):
+    letters = tuple("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    policy = NoWait(12, hint="!", max_answer_tokens=4, words=letters)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    forbidden = list(policy.bind(lambda text: engine.tokenizer(text)["input_ids"], engine.end_ids).word_ids)
+    for prompt, [row] in zip(PROMPTS, generate(engine, PROMPTS, policy), strict=True):
+        ids = []
+        while len(ids) < min(12, len(row.token_ids)):
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + ids])).logits[0, -1].clone()
+            logits[forbidden] = -torch.inf
+            ids.append(int(logits.argmax()))
+        assert row.token_ids[:12] == ids
+    shorter = replace(policy, max_thinking_tokens=5)
+    swept = sweep(engine, PROMPTS, [[shorter, policy]] * len(PROMPTS))
+    assert [[row] for row, _ in swept] == generate(engine, PROMPTS, shorter)
 
 
 @pytest.mark.parametrize("policy", [ShiftedWindow, BudgetForcing, Truncation])

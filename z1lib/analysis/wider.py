@@ -24,10 +24,9 @@ from z1lib.selection import (
     Vote,
     WeightedVote,
     calibrate,
-    replay,
 )
 from z1lib.selection.calibration import count_wrong_stops, find_safe, levels_of
-from z1lib.selection.pool import SPENT
+from z1lib.selection.pool import SPENT, replay_priced
 from z1lib.selection.rules import Rule
 from z1lib.stats import (
     BadAnalysis,
@@ -87,9 +86,9 @@ def replay_draws(
     pool: pd.DataFrame, rule: Rule, along: str = "sample", orders: int = ORDERS, seed: int = 0
 ) -> pd.DataFrame:
     """`replay` of every draw by itself, a row a problem: the means of `correct` and of what was spent."""
-    parts = [replay(part, rule, along, orders, seed) for _, part in pool.groupby("draw")]
-    rows = pd.concat(parts).astype({"correct": float})
-    return rows.groupby("problem_id", sort=False)[["correct", *SPENT]].mean()
+    parts = [replay_priced(part, rule, along, orders, seed) for _, part in pool.groupby("draw")]
+    rows = pd.concat([costs.assign(problem_id=rows.problem_id, correct=rows.correct) for rows, costs in parts])
+    return rows.astype({"correct": float}).groupby("problem_id", sort=False)[["correct", *SPENT]].mean()
 
 
 def price(spent: pd.DataFrame, shape: Shape) -> dict[str, float]:

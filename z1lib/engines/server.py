@@ -40,7 +40,7 @@ from z1lib.engines.base import (
 )
 from z1lib.engines.serving import serve
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy, ShiftedWindow, Truncation, ask, check_count
+from z1lib.window import Policy, ShiftedWindow, Step, Truncation, ask, check_count
 
 START_S = 30  # for each of the two questions that are asked before decoding
 COMPLETION_S = 3600  # for one whole answer, which is silent until its end; sending it again included
@@ -48,6 +48,7 @@ TOKEN_S = 600  # from one token of a stream to the next
 LONGEST_WAIT_S = 3600  # that a server may ask for (Retry-After)
 CLIENT_WAITS_S = 120  # that openai's client itself waits when asked to; it takes a longer wait for a refusal
 EMPTY_ANSWERS = 5  # in a row, before the server is given up
+FORBIDDEN = -100  # added to a logit, which OpenAI's API takes for a ban
 TRIES_EACH = 2  # more, of several servers, before the next one is asked
 
 
@@ -141,11 +142,12 @@ class ServerEngine:
 
     def body(self, request: Request, policy: Policy, ids: list[int], stream: bool, put: Sequence[int] = ()) -> dict:
         """One HTTP request that goes on behind `ids`, as far as the policy lets the server go alone."""
-        limit, of = policy.max_tokens, ()
+        limit, step, settings = policy.max_tokens, Step(), sampling_settings(request, len(ids))
         if not self.follows_policies:
             limit = policy.window if len(ids) < policy.window else policy.max_tokens
-            of = ask(policy, ids, put).of
-        extra = {"return_token_ids": True, "stop_token_ids": sorted({*self.end_ids, *of})}
+            step = ask(policy, ids, put)
+            settings["logit_bias"] = {str(i): FORBIDDEN for i in step.forbid}
+        extra = {"return_token_ids": True, "stop_token_ids": sorted({*self.end_ids, *step.of})}
         if self.follows_policies:
             extra["vllm_xargs"] = policy_arguments(policy, len(ids), put, self.end_ids)
         return {
@@ -153,7 +155,7 @@ class ServerEngine:
             "prompt": request.prompt_ids + ids,
             "max_tokens": limit - len(ids),
             "stream": stream,
-            "extra_body": {**extra, **sampling_settings(request, len(ids))},
+            "extra_body": {**extra, **settings},
         }
 
     def _find_served(self, url: str):

@@ -35,7 +35,7 @@ from z1lib.engines.base import (
 from z1lib.engines.cache import PagedCache, bytes_per_position
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy, check_count
+from z1lib.window import Policy, ask, check_count
 
 # Large pages of memory, on Linux: far fewer page faults where tensors are allocated anew. torch reads it once.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -228,6 +228,9 @@ class _Batch:
         if not self.rows:
             return
         logits = self.feed([row.last() for row in self.rows])
+        for row, own in zip(self.rows, logits):
+            if forbidden := ask(row.policy, row.ids, row.put).forbid:
+                own[list(forbidden)] = float("-inf")
         for row, token, own in zip(self.rows, _likeliest(logits), logits):
             row.extend(token, own, end_ids)
         self._settle()

@@ -46,6 +46,8 @@ class _Followed:
             logits[step.force] = 0
         elif step.instead:
             gather(logits, self.end_id, step.of, self.temperature)
+        elif step.forbid:
+            logits[list(step.forbid)] = float("-inf")
 
 
 def gather(logits: torch.Tensor, into: int, of: Sequence[int], temperature: float) -> None:

@@ -26,11 +26,21 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     """A row a problem and sample (along windows), or a problem and order (along samples), with the pool's columns.
 
     `pool` is a frame of `analysis.tables.join`: one model under one policy, along samples at one window. `policy` is
-    the rule's name, `decoded_tokens` counts everything drawn (a trace that windows share once), and so do the columns
-    of SPENT; `window` is that of the last candidate there might have been, `sample` the number of the order. Order 0 is
-    the stored one, `orders - 1` more are drawn by `seed`. A column `score` is what rules go by, `question_tokens` what
-    asking for it fed; without scores no candidate has one. Raises BadAnalysis, a ValueError, for a pool that is no such
-    thing, smaller than the budget, without some of its scores, or with problems on which the rule was fitted.
+    the rule's name, `decoded_tokens` counts everything drawn (a trace that windows share once), `window` is that of the
+    last candidate there might have been, `sample` the number of the order. Order 0 is the stored one, `orders - 1` more
+    are drawn by `seed`. A column `score` is what rules go by; without one no candidate has a score. Raises BadAnalysis,
+    a ValueError, for a pool that is no such thing, smaller than the budget, without some of its scores, or with
+    problems on which the rule was fitted.
+    """
+    return replay_priced(pool, rule, along, orders, seed)[0]
+
+
+def replay_priced(
+    pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 1, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`replay`, and beside it, row by row, all that was spent: the columns SPENT, NaN where that is not known.
+
+    The pool's column `prompt_tokens` says what a trace stands behind, `question_tokens` what asking for a score fed.
     """
     budget = _check(pool, rule, along, orders)
     changes = {name: value for name, value in (("budget", budget), ("same", operator.eq)) if hasattr(rule, name)}
@@ -47,7 +57,9 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
         picked += [[index[own[i]] for i in which] for own, (which, _) in zip(places, chosen)]
         last += [index[i] for i in places[:, -1]]
         spent.append(_add_up(drawn, places, [count for _, count in chosen], one_by_one))
-    return _to_rows(ordered, picked, last, np.concatenate(spent), rule, along, orders)
+    costs = pd.DataFrame(np.concatenate(spent), columns=SPENT)
+    rows = _to_rows(ordered, picked, last, rule, along, orders)
+    return rows.assign(decoded_tokens=costs.decoded.astype(int)), costs
 
 
 def _check(pool: pd.DataFrame, rule: Rule, along: str, orders: int) -> int:
@@ -105,12 +117,10 @@ def _settle(rule: Rule, drawn: list[Candidate], correct: list[bool]) -> tuple[Se
     raise ValueError(f"{rule} chose none of {len(drawn)} candidates")
 
 
-def _to_rows(ordered, picked: list, last: list, spent: np.ndarray, rule: Rule, along: str, orders: int) -> pd.DataFrame:
+def _to_rows(ordered: pd.DataFrame, picked: list, last: list, rule: Rule, along: str, orders: int) -> pd.DataFrame:
     """The rows of the pool that were picked, the mean of several, as rows of the rule."""
     rows = ordered.iloc[[places[0] for places in picked]].reset_index(drop=True)
     rows["policy"] = rule.name
-    rows["decoded_tokens"] = spent[:, SPENT.index("decoded")].astype(int)
-    rows[SPENT] = spent
     rows["window"] = ordered.window.to_numpy()[last]
     if along == "sample":
         rows["sample"] = list(range(orders)) * (len(rows) // orders)
