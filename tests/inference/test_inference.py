@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
