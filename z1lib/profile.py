@@ -172,6 +172,26 @@ class Run(Section):
         return self.style, self.delimiters, self.slips
 
 
+class Calibrated(Section):
+    """A run that starts from another's weights and learns how sure to be of its own answers (`sft.calibration`)."""
+
+    of: str
+    problems: Count
+    n: int = Field(ge=2)
+    temperature: Annotated[float, Field(gt=0)]
+    weigh_by: Literal["yes", "mean", "weakest"]
+    rows: Count
+    held_out: float = Field(ge=0, lt=1)
+    beta: float = Field(gt=0)
+    lm_weight: float = Field(ge=0)
+    learn_above: float = Field(ge=0, le=1)
+    learning_rate: float = Field(ge=0, le=1)
+    batch_size: Count
+    gradient_accumulation_steps: Count
+    epochs: Count
+    lora: dict[str, Any]
+
+
 class FsdpOptions(Section):
     """What `fsdp` may say: what FSDP2 reads of TrainingArguments' fsdp_config, which takes no notice of other keys."""
 
@@ -194,6 +214,7 @@ def _named_by_style(run: Any) -> Any:
 class Sft(Section):
     runs: dict[str, Annotated[Run, BeforeValidator(_named_by_style)]]
     seeds: list[Seed]
+    calibrated: dict[str, Calibrated]
     learning_rate: float = Field(ge=0, le=1)
     warmup_steps: int = Field(ge=0)
     epochs: Count
@@ -225,6 +246,11 @@ class Sft(Section):
         for name, run in self.runs.items():
             if not set(run.seeds or ()) <= set(self.seeds):
                 raise ValueError(f"runs: {name} has the seeds {run.seeds}, which are not all among {self.seeds}")
+        for name, asked in self.calibrated.items():
+            if name in self.runs or asked.of not in self.runs:
+                raise ValueError(
+                    f"calibrated: {name} needs a name of its own, and to be of one of {', '.join(self.runs)}"
+                )
         if self.average_last and self.fsdp:
             raise ValueError("average_last and fsdp: the mean is kept on one device, it is not sharded")
         return self
@@ -337,7 +363,7 @@ class Profile(Section):
     @model_validator(mode="after")
     def _name_what_there_is(self):
         """A name that a key takes from another key must be there: one that is misspelt would not be obeyed."""
-        runs = {UNTRAINED, *self.sft.runs, *self.model.released}
+        runs = {UNTRAINED, *self.sft.runs, *self.sft.calibrated, *self.model.released}
         sets, limits = set(self.curation.test_problems), self.inference.max_problems
         named = [
             ("model.released", self.model.released, runs),
@@ -370,6 +396,9 @@ class Profile(Section):
 
     def models_of(self, run: str) -> list[str]:
         """The models that are decoded for a run: one a seed of those trained here, else the one of that name."""
+        if run in self.sft.calibrated:
+            of = self.sft.calibrated[run].of
+            return [run + model.removeprefix(of) for model in self.trained(of)]
         return list(self.trained(run)) if run in self.sft.runs and run not in self.model.released else [run]
 
     @property

@@ -16,8 +16,9 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "n
 VECTOR_UNITS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # as the kernel names them
 SHOWING = ("pages", "plots", "progress")  # they show results and decide none
 PACKAGE = Path(__file__).parent
-# A teacher decodes, and what decodes later is tried: engines belong to the stage that is named for them.
-BORROWERS = (PACKAGE / "curation/teacher.py", PACKAGE / "curation/foresight.py")
+# A teacher decodes, as does a model that learns from its own answers, and what decodes later is tried: engines belong
+# to the stage that is named for them.
+BORROWERS = tuple(PACKAGE / name for name in ("curation/teacher.py", "curation/foresight.py", "sft/calibration.py"))
 CPUINFO = Path("/proc/cpuinfo")
 
 

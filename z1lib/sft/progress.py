@@ -16,7 +16,7 @@ REDRAW_SECONDS = 10
 
 
 class Live:
-    """A bar with loss, response tokens a second and the time left; in a notebook the loss curve under it."""
+    """A bar with loss, response tokens a second where they are known, and the time left; in a notebook the loss curve under it."""
 
     def __init__(self, name: str, steps: int, log: list[dict] = ()):
         """`log` holds the rows of the steps that are done already."""
@@ -27,8 +27,10 @@ class Live:
 
     def add(self, row: dict) -> None:
         self.log.append(row)
-        rate = f"{row['response_tokens_per_second']:.0f}"
-        self.bar.set_postfix({"loss": f"{float(row['loss']):.3f}", "response tok/s": rate}, refresh=False)
+        shown = {"loss": f"{float(row['loss']):.3f}"}
+        if rate := row.get("response_tokens_per_second"):
+            shown["response tok/s"] = f"{rate:.0f}"
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
         if time.monotonic() - self.drawn > REDRAW_SECONDS:
             self.draw()
