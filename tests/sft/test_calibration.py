@@ -103,7 +103,7 @@ def test_a_small_fit_learns_how_sure_to_be(tiny_model, tmp_path):
         Rated(f"q{i}", encode_prompt(tokenizer, own), [40 + i, 41], encode_question(tokenizer, own, QUESTION), i % 2)
         for i, own in enumerate(messages)
     ]
-    asked = ASKED.model_copy(update={"learning_rate": 3e-3, "batch_size": 16, "epochs": 150})
+    asked = ASKED.model_copy(update={"learning_rate": 3e-3, "batch_size": 16, "epochs": 500})
     profile = make_profile("smoke")
     learn(rows, tiny_model, tmp_path / "sure", profile, asked)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "sure", dtype=torch.float32)

@@ -227,3 +227,14 @@ def say_rules(rules: pd.DataFrame) -> str:
     parts = [f"better than the vote at the same cost: {', '.join(better) or 'none'}"]
     parts += [f"worse: {', '.join(worse) or 'none'}", f"not shown to differ: {len(rules) - len(better) - len(worse)}"]
     return f"**Measured.** Of {len(rules)} comparisons, each with a 95% interval of its own: {'; '.join(parts)}."
+
+
+def say_break_even(found: dict[str, float]) -> str:
+    """When a calibration has paid for itself."""
+    said = f"The training took the work of {found['training']:,.0f} decoded tokens"
+    if found["saved"] <= 0:
+        return f"**Measured.** {said}; stopping by P(Yes) saves none beside a vote that is as right: it never pays."
+    return (
+        f"**Measured.** {said}; stopping by P(Yes) saves {found['saved']:.0f} a question beside a vote that is as "
+        f"right: it has paid after {found['questions']:,.0f} questions."
+    )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from z1lib.analysis.tables import join
 from z1lib.cost import Cost, count_eflops, count_money
+from z1lib.profile import Calibrated
 from z1lib.records import Completion, Confidence, Grade, Problem, Shape
 from z1lib.selection import (
     AdaptiveVote,
@@ -38,6 +39,7 @@ from z1lib.stats import (
     mean_interval,
     paired_bootstrap,
     platt_scaling,
+    tokens_at,
 )
 
 SCORES = {"yes": "P(Yes)", "mean": "mean likelihood", "weakest": "weakest group", "share": "share of votes"}
@@ -270,3 +272,32 @@ def exit_early(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
         told = rule.name if score is None else f"{rule.name}, {SCORES[score]}, fitted to {share:g} of a whole sample"
         found.append((told, spent.correct.mean(), spent.decoded.mean(), whole.decoded.mean(), gain))
     return pd.DataFrame(found, columns=["rule", "accuracy", "decoded", "of a whole sample", "minus whole"])
+
+
+def compare_models(everything: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """`calibration` of P(Yes) for every model of a pool: before and after a training that was to teach it."""
+    tables = [calibration(part, resamples, seed).assign(model=model) for model, part in everything.groupby("model")]
+    rows = pd.concat(tables)
+    return rows[rows.score.str.startswith(SCORES["yes"])].set_index("model").reset_index()
+
+
+def break_even(pool: pd.DataFrame, asked: Calibrated, seed: int) -> dict[str, float]:
+    """After how many questions a calibration has paid for itself, in tokens as they are decoded.
+
+    It took the samples, and a pass over every row forth and back, three times a token's work. It saves what a vote as
+    right as stopping by P(Yes) costs more than that does, where thresholds are fitted to the cost of a vote of 4 or of
+    all samples; `questions` is infinite where it saves nothing.
+    """
+    rows = take(pool, pool.window.max())
+    most = int(rows.groupby(["problem_id", "draw"]).size().min())
+    votes = [replay_draws(rows, Vote(n) if n > 1 else Anyone(1), seed=seed) for n in range(1, most + 1)]
+    spend = votes[min(4, most) - 1].decoded.mean()
+    stopping = FirstConfident(budget=most)
+    spent = _test(take(pool, pool.window.max(), "yes"), stopping, spend, split(rows.problem_id.unique(), seed), seed)
+    curve = [(table.decoded.mean(), table.correct.mean()) for table in votes]
+    same = tokens_at(curve, spent.correct.mean())
+    each = rows.total_tokens.mean()
+    read = each + pool.prompt_tokens.mean() + pool.question_tokens.mean()
+    training = asked.problems * asked.n * each + 3 * asked.rows * asked.epochs * read
+    saved = (same if same is not None else curve[-1][0]) - spent.decoded.mean()
+    return {"training": training, "saved": saved, "questions": training / saved if saved > 0 else np.inf}

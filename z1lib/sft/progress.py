@@ -16,7 +16,7 @@ REDRAW_SECONDS = 10
 
 
 class Live:
-    """A bar with loss, response tokens a second where they are known, and the time left; in a notebook the loss curve under it."""
+    """A bar with loss, response tokens a second if known, and the time left; in a notebook the loss curve under it."""
 
     def __init__(self, name: str, steps: int, log: list[dict] = ()):
         """`log` holds the rows of the steps that are done already."""
