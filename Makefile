@@ -64,8 +64,8 @@ folders = $(wildcard z1lib/*.py $(foreach folder,$(1),z1lib/$(folder)/*.py z1lib
 like = $(if $(filter $(1),$(2)),,$(wildcard profiles/$(1).yaml) $(foreach other,$(shell sed -n 's/^like: *["'\'']*\([A-Za-z0-9_-]*\).*/\1/p' profiles/$(1).yaml 2>/dev/null),$(call like,$(other),$(1) $(2))))
 
 $(RUN)/01_curation.ipynb: $(call folders,problems sandbox grading published curation) $(call like,$(PROFILE))
-$(RUN)/02_sft.ipynb: $(call folders,sft) $(RUN)/01_curation.ipynb
-$(RUN)/03_windowed_inference.ipynb: $(call folders,engines selection inference) $(RUN)/02_sft.ipynb
+$(RUN)/02_sft.ipynb: $(call folders,selection sft) $(RUN)/01_curation.ipynb
+$(RUN)/03_windowed_inference.ipynb: $(call folders,engines inference) $(RUN)/02_sft.ipynb
 $(RUN)/04_analysis.ipynb: $(call folders,analysis) $(RUN)/03_windowed_inference.ipynb
 $(RUN)/05_selection.ipynb: $(RUN)/04_analysis.ipynb
 

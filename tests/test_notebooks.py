@@ -14,7 +14,7 @@ import pytest
 
 from z1lib.files import read_jsonl
 from z1lib.pages import terminal
-from z1lib.records import Completion
+from z1lib.records import POOL, Completion
 from z1lib.study import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -131,13 +131,17 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
+MODELS = {"base", "z1", "r1", "z1_sure", "z1_sure.samples"}
+
+
 def test_the_smoke_chain_makes_every_artifact(clone):
     made = {path.name for path in (clone / "runs/smoke").iterdir()}
     assert made >= {f"{stage}.ipynb" for stage in STAGES}
     assert made >= {"sft.parquet", "rejected.jsonl", "DATASET_CARD.md"}
+    assert made >= {f"{name}.jsonl" for name in POOL} | {"rules.csv"}
     assert made >= {"sft.jsonl", "completions.jsonl", "grades.jsonl", "summary.csv", "provenance.json", "models"}
     assert "report.html" in made
-    assert {path.name for path in (clone / "runs/smoke/models").iterdir() if path.is_dir()} == {"base", "z1", "r1"}
+    assert {path.name for path in (clone / "runs/smoke/models").iterdir() if path.is_dir()} == MODELS
     figures = {path.stem for path in (clone / "runs/smoke/figures").glob("*.png")}
     assert figures >= {
         "length_distribution",
@@ -147,6 +151,8 @@ def test_the_smoke_chain_makes_every_artifact(clone):
         "accuracy_by_thinking",
         "hints",
         "window_errors",
+        "longer_or_wider",
+        "reliability",
     }
     assert figures == {path.stem for path in (clone / "runs/smoke/figures").glob("*.pdf")}
     tables = {path.name for path in (clone / "runs/smoke/figures/tables").iterdir()}
@@ -202,8 +208,8 @@ def test_an_unknown_profile_lists_those_there_are(clone):
     run = make(clone, "-o", "own", "reproduce", "PROFILE=huge")
     assert run.returncode != 0
     assert (
-        "colab humaneval mini mini_ablation mini_factorial paper paper_ablation single_gpu smoke"
-        in run.stdout + run.stderr
+        "colab humaneval mini mini_ablation mini_calibrated mini_factorial mini_wide paper paper_ablation paper_wide "
+        "single_gpu smoke" in run.stdout + run.stderr
     )
 
 

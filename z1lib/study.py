@@ -57,6 +57,15 @@ class Study:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def offers(self, name: str) -> bool:
+        """Whether this run has an artifact with anything in it, or the repository has it."""
+        own = self.path(name)
+        return (own.exists() and own.stat().st_size > 0) or any(self._kept(name))
+
+    def _kept(self, name: str) -> list[Path]:
+        """The committed files of an artifact, one a training seed."""
+        return list((self.committed / "artifacts").glob(f"{Path(name).stem}*.jsonl.gz"))
+
     def need(self, name: str, stage: str) -> Path:
         """The path of an artifact, the committed one after `fall_back`.
 
@@ -64,9 +73,8 @@ class Study:
         """
         self.read.add(name)
         path = self.path(name)
-        kept = self.committed / "artifacts" / f"{Path(name).stem}*.jsonl.gz"
-        if self.reads_committed and any(kept.parent.glob(kept.name)):
-            return kept
+        if self.reads_committed and self._kept(name):
+            return self.committed / "artifacts" / f"{Path(name).stem}*.jsonl.gz"
         if not path.exists():
             make = f"make only NB={stage} PROFILE={self.profile.name}"
             raise MissingArtifact(

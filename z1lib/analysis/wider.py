@@ -215,10 +215,16 @@ def calibration(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     for score, name in SCORES.items():
         for shown, scores in ((name, rows[score]), (f"{name}, after Platt", map_by_platt(rows, score, seed))):
             pairs = count_pairs(scores, rows.correct, rows.problem_id)
-            within = bootstrap_interval(pairs, lambda means: means[:, 0] / means[:, 1], resamples, seed)
+            within = bootstrap_interval(pairs, _share, resamples, seed)
             measures = [measure(scores, rows.correct) for measure in (calibration_error, brier_score, auroc)]
             found.append((shown, len(rows), *measures, within))
     return pd.DataFrame(found, columns=["score", "n", "ECE", "Brier", "AUROC over all", "AUROC within a question"])
+
+
+def _share(means: np.ndarray) -> np.ndarray:
+    """The first column as a share of the second; NaN where there is nothing to share."""
+    with np.errstate(invalid="ignore"):
+        return means[:, 0] / means[:, 1]
 
 
 def map_by_platt(rows: pd.DataFrame, score: str, seed: int) -> pd.Series:

@@ -10,6 +10,7 @@ engine knows these when it decodes, so that they cost nothing.
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -41,11 +42,12 @@ def rate(
     journal: Journal | None = None,
     system_prompt_of: Callable[[str], str | None] = lambda source: None,
     question: str = QUESTION,
+    tell: Callable[[str], None] = warnings.warn,
 ) -> list[Confidence]:
     """The scores of each completion, in their order; those in `journal` are not asked again.
 
     `system_prompt_of` as in `sweep.sweep_problems`. Raises ValueError as `find_yes_and_no`, `Engine.score` and
-    `Engine.reread` do, and for a completion of another prompt. Warns where the model says neither Yes nor No.
+    `Engine.reread` do, and for a completion of another prompt. Tells where the model says neither Yes nor No.
     """
     asked, (yes, no) = by_id(problems), find_yes_and_no(engine.tokenizer)
     stored = journal.rows if journal else {}
@@ -56,7 +58,7 @@ def rate(
         rows = [completions[i] for i in part]
         asking = [_ask(engine, asked[row.problem_id], row, system_prompt_of, question) for row in rows]
         if not start:
-            _check_mass(engine, asking, (yes, no), question)
+            _check_mass(engine, asking, (yes, no), question, tell)
         read = _read_once(engine, [(prompt, own + behind + [yes]) for prompt, own, behind in asking])
         fresh = [
             Confidence(keys[i], row.key, *_summarise(row, logs), len(behind), len(prompt) + len(own))
@@ -76,13 +78,13 @@ def _ask(engine: Engine, problem: Problem, row: Completion, system_prompt_of: Ca
     return prompt, own, encode_question(engine.tokenizer, messages, question)
 
 
-def _check_mass(engine: Engine, asking: list, yes_no: tuple[int, int], question: str) -> None:
-    """Warn where the model, asked after some of its answers, says neither Yes nor No."""
+def _check_mass(engine: Engine, asking: list, yes_no: tuple[int, int], question: str, tell: Callable) -> None:
+    """Tell where the model, asked after some of its answers, says neither Yes nor No."""
     some = [(prompt + own + behind, yes_no) for prompt, own, behind in asking[:TRIED]]
     mass = sum(math.exp(one) for pair in engine.score(some) for one in pair) / max(1, len(some))
     if some and mass < MASS:
-        said = f"{engine.model_name}, asked {question!r}, says Yes or No with {mass:.2f} on average: word it otherwise"
-        warnings.warn(said, stacklevel=3)
+        name = Path(engine.model_name).name
+        tell(f"{name}, asked {question!r}, says Yes or No with {mass:.2f} on average: its P(Yes) may mean little")
 
 
 def _read_once(engine: Engine, answers: list[Question]) -> list[list[float]]:

@@ -23,7 +23,7 @@ def decode_pool(study: Study, problems: list[Problem]) -> tuple[list[Completion]
     raises what that raises. The committed ones where the study reads those.
     """
     profile, asked = study.profile, study.profile.inference
-    if not asked.pool.models:
+    if not asked.pool.models or (study.reads_committed and not study.offers("samples.jsonl")):
         return [], [], []
     if study.reads_committed:
         names = (*SAMPLED, "shapes")
@@ -40,7 +40,7 @@ def decode_pool(study: Study, problems: list[Problem]) -> tuple[list[Completion]
         sampling = (profile.system_prompt_of, asked.pool.n, asked.pool.temperature, asked.pool.top_p)
         for seed in asked.pool.seeds:
             rows = sweep_problems(engine, chosen, [policies] * len(chosen), journals[0], *sampling, seed)
-            scores += rate(engine, chosen, rows, journals[1], profile.system_prompt_of)
+            scores += rate(engine, chosen, rows, journals[1], profile.system_prompt_of, tell=print)
             samples += rows
         del engine  # before the next model is loaded
     return samples, scores, shapes

@@ -104,7 +104,7 @@ def draw_rows(start: Path, questions: list[Trajectory], profile: Profile, asked:
     groups = [[Unbounded(profile.inference.max_tokens)]] * len(problems)
     system_prompt = profile.model.system_prompt
     samples = sweep_problems(engine, problems, groups, journals[0], lambda source: system_prompt, *sampling)
-    scores = rate(engine, problems, samples, journals[1], lambda source: system_prompt)
+    scores = rate(engine, problems, samples, journals[1], lambda source: system_prompt, tell=print)
     answers = [grade.extracted for grade in grade_all(problems, samples)]
     rows = []
     for place, problem in enumerate(problems):
