@@ -16,7 +16,6 @@ from z1lib.profile import Calibrated
 from z1lib.records import Completion, Confidence, Grade, Problem, Shape
 from z1lib.selection import (
     AdaptiveVote,
-    Anyone,
     BestOf,
     FirstAgreeing,
     FirstConfident,
@@ -93,6 +92,11 @@ def replay_draws(
     return rows.astype({"correct": float}).groupby("problem_id", sort=False)[["correct", *SPENT]].mean()
 
 
+def replay_one(pool: pd.DataFrame) -> pd.DataFrame:
+    """`replay_draws` of one sample, the mean of all."""
+    return replay_draws(pool.assign(draw=pool["sample"]), Vote(1), orders=1)
+
+
 def price(spent: pd.DataFrame, shape: Shape) -> dict[str, float]:
     """The four costs of an answer, from the mean of what was spent."""
     mean = spent[SPENT].mean()
@@ -111,8 +115,8 @@ def draw_front(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> p
     rows = []
     for window in windows:
         for n in counts:
-            rule = Anyone(1) if n == 1 else Vote(n)
-            spent = replay_draws(take(pool, window), rule, seed=seed)
+            rows = take(pool, window)
+            spent = replay_one(rows) if n == 1 else replay_draws(rows, Vote(n), seed=seed)
             accuracy = mean_interval(spent.correct, resamples, seed)
             way = "longer" if n == 1 else "wider" if window == windows[-1] else "both"
             rows.append((way, window, n, accuracy.estimate, accuracy.low, accuracy.high, *price(spent, shape).values()))
@@ -122,7 +126,7 @@ def draw_front(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> p
 def gains_of_votes(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Vote minus one sample, oracle minus vote, at the largest window, by the number of samples; paired intervals."""
     rows = take(pool, pool.window.max())
-    one = replay_draws(rows, Anyone(1), seed=seed).correct
+    one = replay_one(rows).correct
     found = []
     for n in (2, 4, 8):
         if n <= rows.groupby(["problem_id", "draw"]).size().min():
@@ -152,7 +156,7 @@ def compare_rules(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame
     """
     rows = take(pool, pool.window.max())
     most = int(rows.groupby(["problem_id", "draw"]).size().min())
-    votes = {n: replay_draws(rows, Vote(n) if n > 1 else Anyone(1), seed=seed) for n in range(1, most + 1)}
+    votes = {n: replay_draws(rows, Vote(n), seed=seed) if n > 1 else replay_one(rows) for n in range(1, most + 1)}
     halves = split(rows.problem_id.unique(), seed)
     found = []
     for n in [n for n in (2, 4, 8) if n <= most]:
@@ -265,7 +269,7 @@ def exit_early(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     Thresholds are fitted as in `compare_rules`, to 0.75, 1, 1.25 and 1.5 times the tokens of a whole sample, which is
     what `minus whole` is paired with.
     """
-    whole = replay_draws(take(pool, pool.window.max()), Anyone(1))
+    whole = replay_one(take(pool, pool.window.max()))
     halves, found = split(pool.problem_id.unique(), seed), []
     rules = [(None, 1.0, FirstAgreeing(2))]
     rules += [(score, share, FirstConfident()) for score in ("yes", "mean") for share in (0.75, 1.0, 1.25, 1.5)]
@@ -296,7 +300,7 @@ def break_even(pool: pd.DataFrame, asked: Calibrated, seed: int) -> dict[str, fl
     """
     rows = take(pool, pool.window.max())
     most = int(rows.groupby(["problem_id", "draw"]).size().min())
-    votes = [replay_draws(rows, Vote(n) if n > 1 else Anyone(1), seed=seed) for n in range(1, most + 1)]
+    votes = [replay_one(rows), *(replay_draws(rows, Vote(n), seed=seed) for n in range(2, most + 1))]
     spend = votes[min(4, most) - 1].decoded.mean()
     stopping = FirstConfident(budget=most)
     spent = _test(take(pool, pool.window.max(), "yes"), stopping, spend, split(rows.problem_id.unique(), seed), seed)
