@@ -115,8 +115,8 @@ def draw_front(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> p
     rows = []
     for window in windows:
         for n in counts:
-            rows = take(pool, window)
-            spent = replay_one(rows) if n == 1 else replay_draws(rows, Vote(n), seed=seed)
+            cut = take(pool, window)
+            spent = replay_one(cut) if n == 1 else replay_draws(cut, Vote(n), seed=seed)
             accuracy = mean_interval(spent.correct, resamples, seed)
             way = "longer" if n == 1 else "wider" if window == windows[-1] else "both"
             rows.append((way, window, n, accuracy.estimate, accuracy.low, accuracy.high, *price(spent, shape).values()))
