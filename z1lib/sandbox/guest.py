@@ -265,8 +265,9 @@ def main() -> dict:
         check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
     for name in PRELOADED.split():
         importlib.import_module(name)
-    sys.modules["sandbox_tester"] = types.ModuleType("sandbox_tester")
-    exec(settings["tester"], vars(sys.modules["sandbox_tester"]))
+    for name, text in settings["modules"].items():
+        sys.modules[name] = types.ModuleType(name)
+        exec(text, vars(sys.modules[name]))
     gc.freeze()
     return serve(control, settings)
 

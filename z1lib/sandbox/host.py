@@ -43,7 +43,10 @@ from z1lib.cost import Cost
 from z1lib.sandbox.filter import make_filter
 from z1lib.sandbox.packages import find_packages
 
-GUEST, TESTER = (Path(__file__).with_name(name).read_text("utf-8") for name in ("guest.py", "tester.py"))
+GUEST, *_MODULES = (
+    Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("guest", "tester", "observer")
+)
+MODULES = dict(zip(("sandbox_tester", "sandbox_observer"), _MODULES))  # what every sandbox can import
 COMMANDS = "/commands"  # where `python` is found
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # the only names there are inside
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr
@@ -309,7 +312,7 @@ def _settings(isolation: str) -> dict:
         "binds": binds,
         "links": links,
         "hosts": HOSTS,
-        "tester": TESTER,
+        "modules": MODULES,
         "filter": make_filter().hex(),
         "hidden": _hidden(),
         **_user(isolation),
