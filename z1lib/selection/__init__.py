@@ -1,5 +1,6 @@
 """Rules: which of several answers to a problem counts, and when to stop drawing more. No rule decodes anything."""
 
+from z1lib.selection.behaviour import Medoid, choose_program
 from z1lib.selection.calibration import calibrate, limit_risk
 from z1lib.selection.pool import replay
 from z1lib.selection.rules import (
@@ -22,11 +23,13 @@ __all__ = [
     "Candidate",
     "FirstAgreeing",
     "FirstConfident",
+    "Medoid",
     "Oracle",
     "ShortestOf",
     "Vote",
     "WeightedVote",
     "calibrate",
+    "choose_program",
     "limit_risk",
     "replay",
 ]

@@ -8,6 +8,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, given, seed, settings
@@ -111,10 +112,8 @@ def strategy_of(target: Target) -> st.SearchStrategy[str]:
         return st.one_of([_vary_numbers(text) for text in target.examples])
     ways = []
     if target.annotations and all(target.annotations):
-        try:
+        with suppress(NoInput):
             ways.append(st.tuples(*(_of_annotation(ast.parse(one, mode="eval").body) for one in target.annotations)))
-        except NoInput:
-            pass
     values = [ast.literal_eval(text) for text in target.examples]
     ways += [st.tuples(*(_like(one) for one in value)) for value in values]
     if not ways:
