@@ -7,6 +7,7 @@ another gives a value.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -127,6 +128,33 @@ class Medoid(_Rule):
 
     def settle(self, drawn: Sequence[Candidate]) -> int:
         return choose_by_behaviour([one.outcomes for one in drawn])[0]
+
+
+@dataclass(frozen=True)
+class LargestGroup(_Rule):
+    """The first of the most programs that do the same on all inputs (AlphaCode, arXiv 2203.07814, by outputs)."""
+
+    budget: int | None = None
+    name = "largest_group"
+
+    def settle(self, drawn: Sequence[Candidate]) -> int:
+        alive = [i for i, one in enumerate(drawn) if not crashes(one.outcomes)]
+        groups = Counter(drawn[i].outcomes for i in alive)
+        return max(alive, key=lambda i: (groups[drawn[i].outcomes], -i), default=0)
+
+
+@dataclass(frozen=True)
+class MostMatching(_Rule):
+    """The first program whose records are most often those of others; a crash matches nothing (MBR-exec, 2204.11454)."""
+
+    budget: int | None = None
+    name = "most_matching"
+
+    def settle(self, drawn: Sequence[Candidate]) -> int:
+        values = [[one if one and not one.startswith(CRASH) else None for one in each.outcomes] for each in drawn]
+        counts = [Counter(column) for column in zip(*values)]
+        matches = [sum(count[one] for one, count in zip(own, counts) if one is not None) for own in values]
+        return max(range(len(drawn)), key=lambda i: (matches[i], -i))
 
 
 def choose_program(
