@@ -103,7 +103,18 @@ def test_the_front_has_windows_alone_samples_alone_and_both_and_costs_that_rise(
             assert part[axis].iloc[2] == pytest.approx(4 * part[axis].iloc[0])  # all samples, of one mean cost
     whole = front[(front.window == 32)]
     assert whole.depth.iloc[2] < 4 * whole.depth.iloc[0]  # side by side
-    assert "One whole sample" in findings.say_wider(front)
+    pool = make_pool(12, 4, True)
+    window, n, gain = wider.beside_whole(pool, RESAMPLES, seed=0)
+    assert (window, n) in [(8, 2), (8, 3), (8, 4)]
+    assert gain.low > 0  # cut samples are right less than half as often
+    assert f"{n} samples cut at {window}: +" in findings.say_wider(front, (window, n, gain))
+
+
+def test_gains_by_level_are_those_of_the_levels_own_problems():
+    pool = make_pool(12, 4, True).assign(level=lambda rows: rows.problem_id.str[1:].astype(int) % 2)
+    table = wider.gains_by_level(pool, RESAMPLES, seed=0).set_index("level")
+    for level, part in pool.groupby("level"):
+        assert table.loc[level].drop("n").equals(wider.gains_of_votes(part, RESAMPLES, seed=0).iloc[-1].drop("n"))
 
 
 def test_an_informative_score_is_found_to_help_and_noise_is_not():

@@ -102,6 +102,12 @@ def test_a_real_model_under_mixed_windows_gives_the_tokens_of_two_plain_passes(t
     assert [row.token_ids for [row] in rows] == traces
 
 
+def test_several_samples_at_temperature_0_are_said_to_be_alike(engine):
+    with pytest.warns(UserWarning, match="the 2 samples of a prompt are all alike"):
+        [[one, other]] = generate(engine, PROMPTS[:1], Truncation(3), n=2)
+    assert one.token_ids == other.token_ids
+
+
 def test_what_is_forbidden_is_left_out_of_the_models_choice(engine, tiny_model):
     letters = tuple("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     policy = NoWait(12, hint="!", max_answer_tokens=4, words=letters)

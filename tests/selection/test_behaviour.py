@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from z1lib.cost import Cost
 from z1lib.records import Problem
 from z1lib.selection import Candidate, Medoid, choose_program
-from z1lib.selection.behaviour import choose_by_behaviour, cluster, distances, medoid, observe
+from z1lib.selection.behaviour import (
+    LargestGroup,
+    MostMatching,
+    choose_by_behaviour,
+    cluster,
+    distances,
+    medoid,
+    observe,
+)
 from z1lib.selection.inputs import NoInput, Target, draw, find_example_calls, strategy_of, target_of
 
 SQUARE = Target("function", "square", "", ("int",), ())
@@ -179,6 +187,20 @@ def test_the_rule_chooses_as_the_function_does():
     rule = Medoid(3)
     assert rule.choose(drawn[:2]) is None
     assert rule.choose(drawn) == choose_by_behaviour(outcomes)[0] == 1
+
+
+def drawn_from(*outcomes) -> list[Candidate]:
+    return [Candidate(str(i), None, Cost(), one) for i, one in enumerate(outcomes)]
+
+
+def test_the_largest_group_does_the_same_on_all_inputs_and_most_matching_on_most():
+    crash = '["raises", "E", "", ""]'
+    drawn = drawn_from(("a", "b", "c"), ("a", "b", "d"), ("a", "e", "c"), ("x", "y", "z"), ("x", "y", "z"))
+    assert LargestGroup(5).choose(drawn) == 3
+    assert MostMatching(5).choose(drawn) == 0
+    crashing = drawn_from((crash,) * 3, (crash,) * 3, (crash,) * 3, ("x", "y", "z"))
+    assert LargestGroup(4).choose(crashing) == MostMatching(4).choose(crashing) == 3
+    assert LargestGroup(1).choose(crashing[:1]) == 0
 
 
 def test_a_target_is_read_from_the_problem_alone():

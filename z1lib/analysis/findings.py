@@ -196,21 +196,19 @@ def say_published_errors(*names: str) -> str:
     return "**Does not hold as printed.**\n" + "\n".join(lines)
 
 
-def say_wider(front: pd.DataFrame) -> str:
-    """Where the two ways stand at the cost of the whole thinking of one sample, and what votes add beyond it."""
-    whole, most = front.window.max(), front.n.max()
-    single = front[(front.n == front.n.min()) & (front.window == whole)].iloc[0]
-    cheaper = front[(front.decoded <= single.decoded) & (front.n > front.n.min())]
-    dearest = front[(front.n == most) & (front.window == whole)].iloc[0]
+def say_wider(front: pd.DataFrame, beside: tuple[int, int, Interval] | None) -> str:
+    """Where the two ways stand at the cost of the whole thinking of one sample, and what votes add beyond it.
+
+    `beside`: `wider.beside_whole`.
+    """
+    whole = front[front.window == front.window.max()]
+    single, dearest = whole.loc[whole.n.idxmin()], whole.loc[whole.n.idxmax()]
     lines = [f"One whole sample: {single.accuracy:.2f} for {single.decoded:.0f} decoded tokens."]
-    if len(cheaper):
-        best = cheaper.loc[cheaper.accuracy.idxmax()]
-        lines.append(
-            f"Of votes that cost no more, the best is {best.n} samples cut at {best.window}: {best.accuracy:.2f} "
-            f"[{best.low:.2f}, {best.high:.2f}]."
-        )
+    if beside:
+        window, n, gain = beside
+        lines.append(f"Beside the best vote that costs no more, {n} samples cut at {window}: {_signed(gain)}.")
     lines.append(
-        f"Beyond it only samples can spend: a vote of {dearest.n} is right on {dearest.accuracy:.2f} "
+        f"Beyond it only samples can spend: a vote of {dearest.n:.0f} is right on {dearest.accuracy:.2f} "
         f"[{dearest.low:.2f}, {dearest.high:.2f}] for {dearest.decoded / single.decoded:.1f} times the tokens."
     )
     return "**Measured.** " + " ".join(lines)

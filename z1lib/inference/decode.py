@@ -6,6 +6,7 @@ account (`records.Completion`) and a key of all that determines it.
 
 import hashlib
 import json
+import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -107,8 +108,13 @@ def sweep(
 
 
 def check_sampling(n: int, temperature: float, top_p: float, seed: int) -> None:
-    """Raises ValueError naming the first value that is out of range; NaN is in none."""
+    """Raises ValueError naming the first value that is out of range; NaN is in none.
+
+    Warns of several samples at temperature 0, which are all alike.
+    """
     check_count("n", n)
+    if n > 1 and temperature == 0:
+        warnings.warn(f"at temperature 0 the {n} samples of a prompt are all alike: one is enough", stacklevel=3)
     if not is_temperature(temperature):
         raise ValueError(f"temperature must be 0 (greedy) or from {COLDEST} to {HOTTEST}, got {temperature!r}")
     if isinstance(top_p, bool) or not 0 < top_p <= 1:

@@ -145,7 +145,7 @@ class LargestGroup(_Rule):
 
 @dataclass(frozen=True)
 class MostMatching(_Rule):
-    """The first program whose records are most often those of others; a crash matches nothing (MBR-exec, 2204.11454)."""
+    """The first program whose records are most often others' too; a crash matches nothing (MBR-exec, 2204.11454)."""
 
     budget: int | None = None
     name = "most_matching"
