@@ -116,6 +116,23 @@ class Shape:
     group: int  # query heads to a key head
 
 
+@checked(frozen=True, config=STRICT)
+class Behaviour:
+    """What one program whose truth is known did on the inputs of its problem (`inference.programs`).
+
+    `outcomes`: one text an input, "" where it is not valid for the program. `maker`: how the inputs were made.
+    """
+
+    key: str
+    problem_id: str
+    maker: str
+    kind: str  # "right", or the change that made it wrong
+    program: str
+    inputs: list[str]  # of the right program alone
+    outcomes: list[str]
+    seconds: float  # of the sandbox, this program's share of making inputs included
+
+
 # What notebooks 01 and 03 leave for the analysis: <name>.jsonl and its rows.
 ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
 # What 03 leaves of a pool, where a profile draws one.

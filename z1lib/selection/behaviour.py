@@ -20,7 +20,7 @@ from scipy.spatial.distance import squareform
 from z1lib.cost import Cost
 from z1lib.records import Problem
 from z1lib.sandbox.host import execute_code
-from z1lib.selection.inputs import NoInput, Target, make_inputs, target_of
+from z1lib.selection.inputs import NoInput, Target, draw_inputs, put_new_first, target_of
 from z1lib.selection.rules import Candidate, _Rule
 from z1lib.window import check_count
 
@@ -193,17 +193,11 @@ def gather_inputs(
 
     Raises NoInput where none can be made.
     """
-    spent: list[Cost] = []
-
-    def arcs_by(code: str):
-        def arcs_of(texts: Sequence[str]) -> list[tuple[str, ...]]:
-            found = observe(code, target, texts, arcs=True)
-            spent.append(found.cost)
-            return list(found.arcs) or [()] * len(texts)
-
-        return arcs_of
-
-    guided = references if maker == "hypothesis" else references[:1]
-    columns = [make_inputs(target, arcs_by(code), max_inputs, seed, maker) for code in guided]
-    turns = [column[place] for place in range(max_inputs) for column in columns if place < len(column)]
-    return list(dict.fromkeys(turns))[:max_inputs], sum(spent, Cost())
+    drawn = draw_inputs(target, max_inputs, seed, maker)
+    if maker != "hypothesis":
+        return drawn, Cost()
+    with ThreadPoolExecutor(cpu_count()) as pool:  # programs run in processes of their own
+        seen = list(pool.map(lambda code: observe(code, target, drawn, arcs=True), references))
+    columns = [put_new_first(drawn, one.arcs or [()] * len(drawn)) for one in seen]
+    turns = [text for row in zip(*columns) for text in row]
+    return list(dict.fromkeys(turns))[:max_inputs], sum((one.cost for one in seen), Cost())

@@ -7,7 +7,7 @@ travel as Python literals; nothing that a model wrote is evaluated here.
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from z1lib.records import Problem
 
-DRAWN = 8  # inputs drawn for one that is kept
+DRAWN = 3  # inputs drawn for one that is kept
 NUMBER = re.compile(r"-?\d+")
 SIMPLE = {
     "int": st.integers(-100, 100) | st.integers(-3, 12),
@@ -201,29 +201,25 @@ def draw(strategy: st.SearchStrategy[str], count: int, number: int) -> list[str]
     return list(found)
 
 
-def make_inputs(
-    target: Target,
-    arcs_of: Callable[[Sequence[str]], list[list[str]]],
-    max_inputs: int,
-    number: int = 0,
-    maker: str = "hypothesis",
-) -> list[str]:
-    """Inputs for a target: the examples, then drawn ones, those first that take a reference somewhere new.
+def draw_inputs(target: Target, max_inputs: int, number: int = 0, maker: str = "hypothesis") -> list[str]:
+    """Inputs for a target: the problem's examples, then drawn ones, the same for the same number.
 
-    `arcs_of`: the reference's arcs on each input. `maker`: "hypothesis"; "unguided" looks at no arcs; "examples" draws
-    none. Raises NoInput where none can be made.
+    `maker`: "hypothesis" draws more than are kept, for a reference to choose from; "unguided" as many as are kept;
+    "examples" none. Raises NoInput where none can be made.
     """
     if maker == "examples":
         if not target.examples:
-            raise NoInput("the problem shows no example")
+            raise NoInput(f"{target.name or 'the problem'} shows no example")
         return list(target.examples[:max_inputs])
-    drawn = [*target.examples, *draw(strategy_of(target), DRAWN * max_inputs, number)]
-    drawn = list(dict.fromkeys(drawn))
-    if maker == "unguided":
-        return drawn[:max_inputs]
+    most = max_inputs * (DRAWN if maker == "hypothesis" else 1)
+    return list(dict.fromkeys([*target.examples, *draw(strategy_of(target), most, number)]))[:most]
+
+
+def put_new_first(texts: Sequence[str], arcs: Sequence[Iterable[str]]) -> list[str]:
+    """Those inputs first that take a program somewhere new, by its arcs on each; the others behind, in their order."""
     seen: set[str] = set()
     new, old = [], []
-    for text, arcs in zip(drawn, arcs_of(drawn)):
-        (new if set(arcs) - seen else old).append(text)
-        seen |= set(arcs)
-    return [*new, *old][:max_inputs]
+    for text, taken in zip(texts, arcs, strict=True):
+        (new if set(taken) - seen else old).append(text)
+        seen |= set(taken)
+    return [*new, *old]
