@@ -1,4 +1,4 @@
-"""Programs by what they do: many candidates on many inputs, in one start of the sandbox each, beside one start an input.
+"""Programs by what they do: many candidates on many inputs, one start of the sandbox a program, beside one an input.
 
 Both ways give the same records. `python benchmarks/behaviour.py [--problems 164]`
 """

@@ -195,6 +195,8 @@ def load_engine(name: str, model: str, dtype: str | None = None, **options) -> E
     """
     if name not in ENGINES:
         raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    if "attention" in options and name != "transformers":
+        raise ValueError(f"a budget of positions is of the transformers engine: {name!r} attends as it does")
     try:
         module = importlib.import_module(f"z1lib.engines.{name}")
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ in.
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,7 @@ from z1lib.engines.base import (
     extend_forced,
 )
 from z1lib.engines.cache import PagedCache, bytes_per_position
+from z1lib.engines.sparse import SPARSE, Memory, Sparse
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy, ask, check_count
@@ -61,19 +62,24 @@ class _Row:
     prefilled: int = 0
     decoded: int = 0
     attended: int = 0
+    scored: int = 0
 
-    def extend(self, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int]) -> None:
-        """Append the next id, the likeliest or a sampled one, unless the policy puts others in its place."""
+    def extend(self, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int], price: Callable) -> None:
+        """Append the next id, the likeliest or a sampled one, unless the policy puts others in its place.
+
+        `price`: what a token with so many positions before it attends to, and scores to choose them.
+        """
         token = likeliest if self.request.temperature == 0 else sample_token(logits, self.request, len(self.ids))
         self.decoded += 1
-        self.attended += len(self.request.prompt_ids) + len(self.ids)
+        attended, scored = price(len(self.request.prompt_ids) + len(self.ids))
+        self.attended, self.scored = self.attended + attended, self.scored + scored
         self.ended = extend_chosen(self.policy, self.ids, self.put, token) and token in end_ids
 
     def last(self) -> int:
         return self.ids[-1] if self.ids else self.request.prompt_ids[-1]
 
     def finish(self) -> Decoded:
-        cost = Cost(self.prefilled, self.decoded, self.attended, depth=self.decoded)
+        cost = Cost(self.prefilled, self.decoded, self.attended, self.scored, depth=self.decoded)
         return Decoded(self.ids, self.ended, tuple(self.put), cost)
 
 
@@ -84,21 +90,34 @@ class TransformersEngine:
     branches come on top. Other options go to `AutoModelForCausalLM.from_pretrained`.
     """
 
-    def __init__(self, model: str, dtype=None, device: str | None = None, batch_size: int | None = None, **options):
+    def __init__(
+        self,
+        model: str,
+        dtype=None,
+        device: str | None = None,
+        batch_size: int | None = None,
+        attention: Sparse | None = None,
+        **options,
+    ):
         if batch_size is not None:
             check_count("batch_size", batch_size)
+        self.attention = attention
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.reach = find_reach(AutoConfig.from_pretrained(model))
+        if attention and self.reach:
+            raise UnsupportedModel(
+                f"{model} has layers with a sliding window, to which a budget cannot be given: {INSTEAD}"
+            )
         try:
             loaded = AutoModelForCausalLM.from_pretrained(
-                model, dtype=dtype or "auto", attn_implementation=PAGED, **options
+                model, dtype=dtype or "auto", attn_implementation=SPARSE if attention else PAGED, **options
             )
         except KeyError as error:  # of a model whose attention is not to be chosen
             raise UnsupportedModel(f"{model} has an attention that cannot be replaced: {INSTEAD}") from error
         self.model = loaded.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
-        self.arithmetic = f"transformers {self.model.dtype}"
+        self.arithmetic = f"transformers {self.model.dtype}" + (f", {attention}" if attention else "")
         self.end_ids = end_token_ids(model, self.tokenizer)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
         self.vocabulary = self.model.get_input_embeddings().num_embeddings
@@ -109,7 +128,7 @@ class TransformersEngine:
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """See `Engine.decode`. Every prompt is checked against the context before the first is decoded."""
         tracks: list[Track] = []
-        batch = _Batch(self.model, self.device, tracks)
+        batch = _Batch(self.model, self.device, tracks, self.attention)
         queue: deque[int] = deque()
         size = 1
         while len(tracks) < len(requests) or queue or batch.rows:
@@ -207,16 +226,19 @@ class TransformersEngine:
 class _Batch:
     """Rows with their cache. Between steps it lacks the last id of every row, and of no row more."""
 
-    def __init__(self, model, device: str, tracks: list[Track]):
+    def __init__(self, model, device: str, tracks: list[Track], attention: Sparse | None = None):
         self.model, self.device, self.tracks = model, device, tracks
         self.rows: list[_Row] = []
         self.cache = PagedCache(model.config, device)
+        self.memory = Memory(attention) if attention else None
         self.moved: set[int] = set()  # requests of which a completion is done since the caller last looked
 
     def admit(self, rows: list[_Row]) -> None:
         """Prefill new rows and add them."""
         self.rows += rows
         self.cache.append(len(rows))
+        if self.memory:
+            self.memory.append(len(rows))
         self._fill()
         for row in rows:
             row.prefilled += 1  # the last id of what was given, which the next step feeds
@@ -232,12 +254,14 @@ class _Batch:
             if forbidden := ask(row.policy, row.ids, row.put).forbid:
                 own[list(forbidden)] = float("-inf")
         for row, token, own in zip(self.rows, _likeliest(logits), logits):
-            row.extend(token, own, end_ids)
+            row.extend(token, own, end_ids, self._price)
         self._settle()
         self._fill()
 
     def feed(self, ids: list[int]) -> torch.Tensor:
         """Feed one id to every slot. Returns the logits (slots or some more, vocabulary) of the next."""
+        if self.memory:
+            self.memory.open(list(range(len(self.rows))), [1] * len(self.rows))
         positions, mask = self.cache.open_all()
         ids = torch.tensor(ids + [0] * (len(positions) - len(ids)), device=self.device)[:, None]
         return self._run(self.model, ids, mask, positions).logits[:, -1]
@@ -245,6 +269,8 @@ class _Batch:
     def read(self, slots: list[int], ids: list[list[int]], model=None, **options):
         """Feed these slots, each its ids. Returns what the model gives, by default the one without logits."""
         counts = [len(own) for own in ids]
+        if self.memory:
+            self.memory.open(slots, counts)
         filled = [own + [0] * (max(counts) - len(own)) for own in ids]
         positions, mask = self.cache.open(slots, counts)
         filled = torch.tensor(filled, device=self.device)
@@ -268,7 +294,10 @@ class _Batch:
         kept = [slot for slot, rows in enumerate(going) for _ in rows]
         rows = [row for group in going for row in group]
         if kept != list(range(len(self.rows))):
-            rows = [rows[i] for i in self.cache.arrange(kept)]
+            place = self.cache.arrange(kept)
+            rows = [rows[i] for i in place]
+            if self.memory:
+                self.memory.arrange([kept[i] for i in place])
         self.rows = rows
 
     def _advance(self, row: _Row) -> list[_Row]:
@@ -283,10 +312,17 @@ class _Batch:
         extend_forced(row.policy, row.ids, row.put)
         return [row, *going]
 
+    def _price(self, length: int) -> tuple[int, int]:
+        if not self.memory:
+            return length, 0
+        return self.memory.asked.price(length, self.model.config.get_text_config().num_hidden_layers)
+
     def _run(self, model, ids, mask, positions, **options):
         fed = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
-        output = model(**fed, use_cache=True, **options)
+        output = model(**fed, use_cache=True, **options, **({"memory": self.memory} if self.memory else {}))
         self.cache.close()
+        if self.memory:
+            self.memory.close()
         return output
 
 
