@@ -58,8 +58,8 @@ def make_pool(
 ) -> pd.DataFrame:
     """`tables.join` of a pool, with its scores, what asking fed, and `draw`, the number of the seed of sampling.
 
-    `share` is the share of a problem's samples, at its window and of its draw, that give the same answer. Raises
-    BadAnalysis as `join` does, and for samples without a score.
+    `share` is the share of a problem's samples, at its window and of its draw, that give the same answer; 0 of none.
+    Raises BadAnalysis as `join` does, and for samples without a score.
     """
     seeds = sorted({one.seed for one in samples})
     most = 1 + max((one.sample for one in samples), default=0)
@@ -73,7 +73,7 @@ def make_pool(
     frame = pd.concat([frame, scores], axis=1).assign(draw=frame["sample"] // most)
     groups = frame.groupby(["model", "problem_id", "window", "draw"])
     same = frame.groupby(["model", "problem_id", "window", "draw", frame.answer.fillna("")]).answer.transform("size")
-    return frame.assign(share=same / groups.answer.transform("size"))
+    return frame.assign(share=(same / groups.answer.transform("size")).where(frame.answer.notna(), 0.0))
 
 
 def take(pool: pd.DataFrame, window: int | None = None, score: str | None = None) -> pd.DataFrame:
