@@ -1,7 +1,7 @@
 """A token at long contexts: dense attention beside a budget of positions, by selection, in one run.
 
-Random weights of a model's shape: what a step costs does not depend on what it says. On a CPU SmolLM2-135M's shape, on a
-GPU Qwen3-8B's. `python benchmarks/sparse_decoding.py [--contexts 500,2000] [--steps 8]`
+Random weights of a model's shape: what a step costs does not depend on what it says. On a CPU SmolLM2-135M's shape, on
+a GPU Qwen3-8B's. `python benchmarks/sparse_decoding.py [--contexts 500,2000] [--steps 8]`
 """
 
 import argparse
