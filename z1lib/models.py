@@ -167,10 +167,21 @@ def shape_of(model: str | Path, name: str) -> Shape:
     config = AutoConfig.from_pretrained(model)
     with torch.device("meta"):
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    heads, key_heads = config.get_text_config().num_attention_heads, count_key_heads(config)
+    return Shape(name, parameters, count_cache_elements(config), heads // key_heads)
+
+
+def count_key_heads(config: PreTrainedConfig) -> int:
+    """Heads of keys and values; where a config names none, as many as of queries."""
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+
+
+def count_cache_elements(config: PreTrainedConfig) -> int:
+    """Numbers in the keys and values of one token, in all layers."""
+    text = config.get_text_config()
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Shape(name, parameters, 2 * text.num_hidden_layers * heads * size, text.num_attention_heads // heads)
+    return 2 * text.num_hidden_layers * count_key_heads(config) * size
 
 
 def end_token_ids(model: str | Path, tokenizer) -> frozenset[int]:

@@ -76,6 +76,11 @@ def make_pool(
     return frame.assign(share=(same / groups.answer.transform("size")).where(frame.answer.notna(), 0.0))
 
 
+def count_samples(pool: pd.DataFrame) -> int:
+    """How many samples every problem has, at every window and in every draw."""
+    return int(pool.groupby(["problem_id", "window", "draw"]).size().min())
+
+
 def take(pool: pd.DataFrame, window: int | None = None, score: str | None = None) -> pd.DataFrame:
     """The pool at one window, with one of SCORES as what rules go by; only P(Yes) is paid for."""
     rows = pool if window is None else pool[pool.window == window]
@@ -111,7 +116,7 @@ def draw_front(pool: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> p
 
     Columns: `way`, window, n, accuracy, low, high, AXES. A window alone is one sample under it, the mean of all.
     """
-    windows, most = sorted(pool.window.unique()), pool.groupby(["problem_id", "window", "draw"]).size().min()
+    windows, most = sorted(pool.window.unique()), count_samples(pool)
     counts = [1, *(n for n in (2, 4, 8, 16) if n <= most)]
     rows = []
     for window in windows:
@@ -133,7 +138,7 @@ def beside_whole(pool: pd.DataFrame, resamples: int, seed: int) -> tuple[int, in
     found = []
     for window in sorted(pool.window.unique())[:-1]:
         cut = take(pool, window)
-        for n in range(2, cut.groupby(["problem_id", "draw"]).size().min() + 1):
+        for n in range(2, count_samples(cut) + 1):
             vote = replay_draws(cut, Vote(n), seed=seed)
             if vote.decoded.mean() > whole.decoded.mean():
                 break
@@ -156,7 +161,7 @@ def gains_of_votes(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFram
     one = replay_one(rows).correct
     found = []
     for n in (2, 4, 8):
-        if n <= rows.groupby(["problem_id", "draw"]).size().min():
+        if n <= count_samples(rows):
             vote, best = (replay_draws(rows, rule, seed=seed).correct for rule in (Vote(n), Oracle(n)))
             gain, left = (paired_bootstrap(*pair, resamples, seed) for pair in ((vote, one), (best, vote)))
             found.append((n, one.mean(), vote.mean(), best.mean(), gain, left))
@@ -182,7 +187,7 @@ def compare_rules(pool: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame
     problem.
     """
     rows = take(pool, pool.window.max())
-    most = int(rows.groupby(["problem_id", "draw"]).size().min())
+    most = count_samples(rows)
     votes = {n: replay_draws(rows, Vote(n), seed=seed) if n > 1 else replay_one(rows) for n in range(1, most + 1)}
     halves = split(rows.problem_id.unique(), seed)
     found = []
@@ -278,7 +283,7 @@ def simulate_risk(
     """
     rows = take(pool, pool.window.max(), score)
     rows = rows[rows.draw == rows.draw.min()]
-    most = int(rows.groupby("problem_id").size().min())
+    most = count_samples(rows)
     rule = FirstConfident(budget=most)
     levels = levels_of(rows, rule)[::-1]
     levels = levels[np.unique(np.linspace(0, len(levels) - 1, 200).astype(int))]
@@ -326,7 +331,7 @@ def break_even(pool: pd.DataFrame, asked: Calibrated, seed: int) -> dict[str, fl
     all samples; `questions` is infinite where it saves nothing.
     """
     rows = take(pool, pool.window.max())
-    most = int(rows.groupby(["problem_id", "draw"]).size().min())
+    most = count_samples(rows)
     votes = [replay_one(rows), *(replay_draws(rows, Vote(n), seed=seed) for n in range(2, most + 1))]
     spend = votes[min(4, most) - 1].decoded.mean()
     stopping = FirstConfident(budget=most)

@@ -11,7 +11,7 @@ from typing import Protocol, get_args
 
 from z1lib.cost import Cost
 from z1lib.profile import EngineName
-from z1lib.window import Policy, Truncation, ask, to_json
+from z1lib.window import Policy, Step, Truncation, ask, to_json
 
 ENGINES = get_args(EngineName)
 INSTALL = {
@@ -162,9 +162,9 @@ def extend_forced(policy: Policy, ids: list[int], put: Sequence[int]) -> None:
         ids.append(forced)
 
 
-def extend_chosen(policy: Policy, ids: list[int], put: list[int], token: int) -> bool:
-    """Append the id that the model chose, or what the policy puts in its place. Returns whether it is the model's."""
-    step = ask(policy, ids, put)
+def extend_chosen(step: Step, ids: list[int], put: list[int], token: int) -> bool:
+    """Append the id that the model chose, or what the policy's step puts in its place. Returns whether it is the
+    model's."""
     if token not in step.of:
         ids.append(token)
         return True

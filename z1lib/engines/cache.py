@@ -11,6 +11,8 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
+from z1lib.models import count_cache_elements
+
 PAGE = 128  # positions
 ROUND = 8  # slots are read by so many: products of a new shape cost a CPU a preparation, so there are few shapes
 
@@ -176,10 +178,7 @@ class PagedCache(Cache):
 
 def bytes_per_position(model) -> int:
     """Bytes of the keys and values of one token, in all layers."""
-    config = model.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    return count_cache_elements(model.config) * model.dtype.itemsize
 
 
 def _make_page(like: torch.Tensor, slots: int) -> list[torch.Tensor]:

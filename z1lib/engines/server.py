@@ -281,10 +281,10 @@ class _Session:
             before = len(ids)
             async with aclosing(self._receive(request, policy, ids, put, costs, stream)) as tokens:
                 async for token in tokens:
-                    forced = ask(policy, ids, put).force
-                    if forced not in (None, token):  # the server does not know: what follows is in vain
+                    step = ask(policy, ids, put)
+                    if step.force not in (None, token):  # the server does not know: what follows is in vain
                         break
-                    own = extend_chosen(policy, ids, put, token)
+                    own = extend_chosen(step, ids, put, token)
                     ended = own and token in self.engine.end_ids
                     if stream:
                         grow(ids, put, ended)

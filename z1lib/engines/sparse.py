@@ -116,14 +116,16 @@ def predict(history: torch.Tensor, ridge: float) -> torch.Tensor:
     """The next vector after each history (..., steps, size) -> (..., size), newest last.
 
     The newest is written as a combination of those before it, by ridge regression; the same weights, one step on, give
-    the next. `ridge` is a share of the mean square of the vectors.
+    the next. `ridge` is a share of the mean square of the vectors. The equations, a few by a few, are solved in
+    float64: queries in a row are so much alike that float32 is not enough for a small ridge.
     """
-    before, newest = history[..., :-1, :].float(), history[..., -1, :].float()
+    whole = history.double()
+    before, newest = whole[..., :-1, :], whole[..., -1, :]
     gram = before @ before.mT
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(torch.float32).tiny)
-    identity = torch.eye(gram.shape[-1], device=gram.device)
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram + ridge * scale[..., None, None] * identity, before @ newest[..., None])
-    return (weights.mT @ history[..., 1:, :].float()).squeeze(-2).to(history.dtype)
+    return (weights.mT @ whole[..., 1:, :]).squeeze(-2).to(history.dtype)
 
 
 def rate(query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, scaling: float) -> torch.Tensor:

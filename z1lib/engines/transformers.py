@@ -36,7 +36,7 @@ from z1lib.engines.cache import PagedCache, bytes_per_position
 from z1lib.engines.sparse import SPARSE, Memory, Sparse
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy, ask, check_count
+from z1lib.window import Policy, Step, ask, check_count
 
 # Large pages of memory, on Linux: far fewer page faults where tensors are allocated anew. torch reads it once.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -64,8 +64,10 @@ class _Row:
     attended: int = 0
     scored: int = 0
 
-    def extend(self, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int], price: Callable) -> None:
-        """Append the next id, the likeliest or a sampled one, unless the policy puts others in its place.
+    def extend(
+        self, step: Step, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int], price: Callable
+    ) -> None:
+        """Append the next id, the likeliest or a sampled one, unless the policy's step puts others in its place.
 
         `price`: what a token with so many positions before it attends to, and scores to choose them.
         """
@@ -73,7 +75,7 @@ class _Row:
         self.decoded += 1
         attended, scored = price(len(self.request.prompt_ids) + len(self.ids))
         self.attended, self.scored = self.attended + attended, self.scored + scored
-        self.ended = extend_chosen(self.policy, self.ids, self.put, token) and token in end_ids
+        self.ended = extend_chosen(step, self.ids, self.put, token) and token in end_ids
 
     def last(self) -> int:
         return self.ids[-1] if self.ids else self.request.prompt_ids[-1]
@@ -250,11 +252,12 @@ class _Batch:
         if not self.rows:
             return
         logits = self.feed([row.last() for row in self.rows])
-        for row, own in zip(self.rows, logits):
-            if forbidden := ask(row.policy, row.ids, row.put).forbid:
-                own[list(forbidden)] = float("-inf")
-        for row, token, own in zip(self.rows, _likeliest(logits), logits):
-            row.extend(token, own, end_ids, self._price)
+        steps = [ask(row.policy, row.ids, row.put) for row in self.rows]
+        for step, own in zip(steps, logits):
+            if step.forbid:
+                own[list(step.forbid)] = float("-inf")
+        for row, step, token, own in zip(self.rows, steps, _likeliest(logits), logits):
+            row.extend(step, token, own, end_ids, self._price)
         self._settle()
         self._fill()
 
@@ -327,14 +330,11 @@ class _Batch:
 
 
 def _groups(lacking: dict[int, list[int]], filled: list[int]) -> list[list[int]]:
-    """The slots that lack ids, in groups to be fed together: filled up, a group has at most TOKENS ids."""
+    """The slots that lack ids, in groups to be fed together (`_pack`), those with nothing behind them apart."""
     groups: list[list[int]] = []
-    for slot in sorted(lacking, key=lambda slot: (filled[slot] > 0, len(lacking[slot]), filled[slot])):
-        same = groups and (filled[groups[-1][0]] > 0) == (filled[slot] > 0)
-        if same and (len(groups[-1]) + 1) * len(lacking[slot]) <= TOKENS:
-            groups[-1].append(slot)
-        else:
-            groups.append([slot])
+    for behind in (False, True):
+        slots = sorted((slot for slot in lacking if (filled[slot] > 0) == behind), key=lambda slot: filled[slot])
+        groups += [[slots[i] for i in part] for part in _pack([len(lacking[slot]) for slot in slots], TOKENS)]
     return groups
 
 

@@ -33,7 +33,7 @@ from z1lib.engines.base import (
     sampling_settings,
 )
 from z1lib.models import end_token_ids, fingerprint
-from z1lib.window import Policy
+from z1lib.window import Policy, ask
 
 
 @dataclass
@@ -150,7 +150,7 @@ class VllmEngine:
             if fresh.finish_reason == "stop":
                 closing = one.ids.pop()
                 if not one.policy.finished(one.ids):  # else it is our processor's end token, not the model's
-                    ended = extend_chosen(one.policy, one.ids, one.put, closing)
+                    ended = extend_chosen(ask(one.policy, one.ids, one.put), one.ids, one.put, closing)
             self._part(running, one, ended)
             if output.finished:
                 one.charge(len(output.prompt_token_ids), output.num_cached_tokens or 0)
