@@ -12,7 +12,7 @@ import yaml
 
 from tests.conftest import HubCache, sections
 from tests.problems.test_sources import code_row, gpqa_row, math_row
-from tests.test_notebooks import clone_project, make
+from tests.test_notebooks import ROOT, clone_project, make
 from z1lib.curation.reader import SOURCES
 from z1lib.files import read_jsonl
 from z1lib.problems import bigcodebench, gpqa, livecodebench, math500
@@ -73,6 +73,7 @@ def run(tmp_path_factory, tiny_model):
     cache = HubCache(tmp_path_factory.mktemp("hub"))
     fill(cache, tiny_model)
     folder = clone_project(tmp_path_factory.mktemp("paper") / "clone")
+    shutil.copytree(ROOT / "figures/mini_wide", folder / "figures/mini_wide")  # 05 shows it where there is no pool
     (folder / "profiles/fixtures.yaml").write_text(yaml.safe_dump({"like": "paper", **sections(**KEYS)}))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cache.environment.items():

@@ -131,7 +131,7 @@ def test_a_profile_may_be_a_path(tmp_path):
         ({"inference": {"hints": {"shifted_window": 3}}}, "key 'inference.hints.shifted_window' should be a valid str"),
         ({"inference": {"hints": {}}}, "hints: none for budget_forcing, shifted_window"),
         ({"inference": {"other_hint_windows": [-1]}}, "other_hint_windows"),
-        ({"inference": {"models": {"z1": "foo"}}}, "no policy 'foo'; there are shifted_window, no_wait, budget"),
+        ({"inference": {"models": {"z1": "foo"}}}, "no policy 'foo'; there are shifted_window, budget_forcing, trunc"),
         ({"inference": {"engine": "nope"}}, "'inference.engine' should be 'transformers', 'vllm' or 'server'"),
         ({"inference": {"top_p": 5.0}}, "key 'inference.top_p'"),
         ({"inference": {"temperature": -1.0}}, "key 'inference.temperature'"),

@@ -302,10 +302,10 @@ class Unbounded(Truncation):
 
 POLICIES = (
     ShiftedWindow,
-    NoWait,
     BudgetForcing,
     Truncation,
     Unbounded,
+    NoWait,
 )  # all that a request, a profile or the demo may name
 
 

@@ -117,8 +117,8 @@ def test_what_is_forbidden_is_left_out_of_the_models_choice(engine, tiny_model):
         ids = []
         while len(ids) < min(12, len(row.token_ids)):
             with torch.inference_mode():
-                logits = model(torch.tensor([prompt + ids])).logits[0, -1].clone()
-            logits[forbidden] = -torch.inf
+                logits = model(torch.tensor([prompt + ids])).logits[0, -1]
+                logits[forbidden] = -torch.inf
             ids.append(int(logits.argmax()))
         assert row.token_ids[:12] == ids
     shorter = replace(policy, max_thinking_tokens=5)
