@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from z1lib.files import explain
 from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy_named
 
+Maker = Literal["hypothesis", "first only", "atheris", "unguided", "examples"]  # inference/programs.py
 EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ each
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
 Count = Annotated[int, Field(ge=1)]
@@ -296,6 +297,13 @@ class Pool(Section):
         return self
 
 
+class Programs(Section):
+    """Programs run on made inputs, for the end of notebook 05: those of the pool, and a test bed; no makers, none."""
+
+    problems: Limit
+    makers: list[Maker]
+
+
 class Inference(Section):
     engine: EngineName
     engine_options: dict[str, Any]
@@ -316,6 +324,7 @@ class Inference(Section):
     temperature: Temperature
     top_p: float = Field(gt=0, le=1)
     pool: Pool
+    programs: Programs
 
     @model_validator(mode="after")
     def _fit_together(self):

@@ -123,12 +123,13 @@ class Behaviour:
     `outcomes`: one text an input, "" where it is not valid for the program. `maker`: how the inputs were made.
     """
 
-    key: str
+    key: str  # where a model wrote the program, its completion's
     problem_id: str
+    model: str  # that wrote it; "" of a solution that came with the problem, and of a change of that
     maker: str
-    kind: str  # "right", or the change that made it wrong
+    kind: str  # "right", "wrong", or the change that made it wrong
     program: str
-    inputs: list[str]  # of the right program alone
+    inputs: list[str]  # of the first program of a problem alone
     outcomes: list[str]
     seconds: float  # of the sandbox, this program's share of making inputs included
 
@@ -137,3 +138,5 @@ class Behaviour:
 ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
 # What 03 leaves of a pool, where a profile draws one.
 POOL = {"samples": Completion, "sample_grades": Grade, "confidences": Confidence, "shapes": Shape}
+# And what programs do, where a profile asks for that.
+PROGRAMS = {"behaviours": Behaviour}

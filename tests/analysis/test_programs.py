@@ -9,7 +9,7 @@ from z1lib.stats import BadAnalysis
 
 def seen(problem: str, kind: str, outcomes: list[str], maker: str = "hypothesis") -> Behaviour:
     inputs = ["(1,)"] * len(outcomes) if kind == "right" else []
-    return Behaviour(f"{problem}/{kind}/{outcomes}", problem, maker, kind, "code", inputs, outcomes, 0.1)
+    return Behaviour(f"{problem}/{kind}/{outcomes}", problem, "", maker, kind, "code", inputs, outcomes, 0.1)
 
 
 def make_bed(problems: int = 6) -> list[Behaviour]:

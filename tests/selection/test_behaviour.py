@@ -1,8 +1,10 @@
 """Choosing programs by what they do: exact on known pools, deaf to order, and no program changes another's record."""
 
+import ast
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from z1lib.cost import Cost
 from z1lib.records import Problem
+from z1lib.sandbox.strategies import NoInput, strategy_of
 from z1lib.selection import Candidate, Medoid, choose_program
 from z1lib.selection.behaviour import (
     LargestGroup,
@@ -18,10 +21,11 @@ from z1lib.selection.behaviour import (
     choose_by_behaviour,
     cluster,
     distances,
+    fuzz,
     medoid,
     observe,
 )
-from z1lib.selection.inputs import NoInput, Target, draw, find_example_calls, strategy_of, target_of
+from z1lib.selection.inputs import Target, draw, find_example_calls, target_of
 
 SQUARE = Target("function", "square", "", ("int",), ())
 RIGHT = "def square(x: int) -> int:\n    return x * x\n"
@@ -44,6 +48,9 @@ def test_a_record_is_what_a_program_gives_and_raises():
     ]  # fmt: skip
     assert observe("def square(", SQUARE, INPUTS).error == "syntax"
     assert observe("x = 1", SQUARE, INPUTS).outcomes == ("", "", "")
+    headed = replace(SQUARE, setup="def square(x: int) -> int:\n    'To do.'\n")
+    assert observe("x = 1", headed, INPUTS).error == "KeyError"
+    assert observe(RIGHT, headed, INPUTS).outcomes == observe(RIGHT, SQUARE, INPUTS).outcomes
 
 
 def test_what_is_printed_and_left_in_the_arguments_is_told_apart():
@@ -224,11 +231,9 @@ def test_examples_are_inputs_and_never_outputs():
     [(("int", "str"), ()), (("List[int]",), ()), (("",), ("([1, 'a'],)",)), (("Dict[str, int]", "float | None"), ())],
 )
 def test_what_is_drawn_are_literals_and_the_same_for_the_same_seed(annotations, examples):
-    import ast
-
     target = Target("function", "f", "", annotations, examples)
-    drawn = draw(strategy_of(target), 20, 3)
-    assert drawn == draw(strategy_of(target), 20, 3)
+    drawn = draw(strategy_of(target.kind, target.annotations, target.examples), 20, 3)
+    assert drawn == draw(strategy_of(target.kind, target.annotations, target.examples), 20, 3)
     assert len(set(drawn)) == 20
     assert all(len(ast.literal_eval(text)) == len(annotations) for text in drawn)
 
@@ -237,6 +242,28 @@ def test_without_annotations_and_examples_the_first_is_taken_and_said():
     bare = problem("Write square.")
     chosen = choose_program(bare, [wrong(1), RIGHT], max_inputs=4)
     assert chosen.index == 0
-    assert chosen.note.startswith("no input can be made, so the first is taken: square has no annotations")
+    assert chosen.note.startswith("no input can be made, so the first is taken: no annotations say what")
     with pytest.raises(ValueError, match="there is nothing to choose from"):
         choose_program(problem(), [RIGHT])
+
+
+def test_a_fuzzer_finds_what_drawing_does_not_and_the_same_each_time():
+    pytest.importorskip("atheris", reason="the extra `fuzz`")
+    deep = Target("function", "deep", "", ("int",), ())
+    code = (
+        "def deep(n: int):\n    if n > 20:\n        if n > 90:\n            if n % 7 == 3:\n                return 1\n"
+    )
+    found, cost = fuzz(code, deep, seed=0)
+    assert fuzz(code, deep, seed=0)[0] == found
+    assert cost.programs == 1
+    assert "(94,)" in found  # the only one that gets there, one of some 200
+    assert "(94,)" not in draw(strategy_of("function", deep.annotations, ()), len(found), 0)
+    for hostile in ("import os\nos._exit(1)", "def deep(", "while True: pass", "def deep(n, s):\n    raise SystemExit"):
+        texts, _ = fuzz(hostile, deep, seed=0)
+        assert all(len(ast.literal_eval(text)) == 1 for text in texts)
+
+
+def test_a_maker_that_is_not_installed_says_which_extra_it_is(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="the extra `fuzz`"):
+        fuzz(RIGHT, SQUARE, 0)

@@ -293,3 +293,42 @@ def reliability(rows: pd.DataFrame, scores: dict[str, str], bins: int = 10) -> F
     axis.set_title(f"What a score is worth (n={len(rows)} answers)")
     legend_below(figure, [axis])
     return figure
+
+
+def programs_by_share(table: pd.DataFrame) -> Figure:
+    """How often each rule answers right, by the share of right programs in the pool; wrong ones alike, and different.
+
+    `table`: `programs.compare`. The dotted line is one program drawn at random.
+    """
+    groups = list(table.groupby("wrong ones", sort=False))
+    figure, axes = make_axes(len(groups), height=3.2)
+    for axis, (wrong, part) in zip(axes, groups):
+        shown = [name for name in part.rule.unique() if name not in ("anyone", "oracle")]
+        for name, (marker, colour, dashes) in zip(shown, RUN_STYLES):
+            own = part[part.rule == name]
+            errors = [own.accuracy - own.low, own.high - own.accuracy]
+            axis.errorbar(own["share right"], own.accuracy, errors, color=colour, marker=marker, linestyle=dashes,
+                          capsize=2, linewidth=1, markersize=5, label=name.replace("_", " "))  # fmt: skip
+        chance = part[part.rule == "anyone"]
+        axis.plot(chance["share right"], chance.accuracy, color="0.5", linestyle=":", label="any one program")
+        axis.set(xlabel="share of right programs", ylabel="right answers", xlim=(0, 0.8), ylim=(-0.02, 1.05))
+        axis.set_title(f"wrong programs {wrong} (n={part.n.max()} problems)")
+    legend_below(figure, axes)
+    return figure
+
+
+def clusters(table: pd.DataFrame, labels: list[int], answer: int) -> Figure:
+    """How far programs lie from one another, as a heat map in the order of their clusters; the answer is starred.
+
+    `table`: the share of inputs on which two differ, with the programs' kinds as names.
+    """
+    order = sorted(range(len(labels)), key=lambda i: (labels[i], i != answer))
+    names = [f"{'★ ' if i == answer else ''}{table.index[i]} ({labels[i]})" for i in order]
+    figure, [axis] = make_axes(1, height=4.2)
+    drawn = table.iloc[order, order].set_axis(names).set_axis(names, axis=1)
+    sns.heatmap(
+        drawn, vmin=0, vmax=1, cmap="mako_r", ax=axis, square=True, cbar_kws={"label": "share of inputs that differ"}
+    )
+    axis.set_title("programs by what they do: kind (cluster), ★ the answer", fontsize=9)
+    axis.tick_params(labelsize=7)
+    return figure

@@ -236,3 +236,28 @@ def say_break_even(found: dict[str, float]) -> str:
         f"**Measured.** {said}; stopping by P(Yes) saves {found['saved']:.0f} a question beside a vote that is as "
         f"right: it has paid after {found['questions']:,.0f} questions."
     )
+
+
+def say_programs(table: pd.DataFrame) -> str:
+    """Where choosing by behaviour beats a program drawn at random, and where it does worse (`programs.compare`)."""
+    said = []
+    for wrong, part in table[table.rule == "anyone"].groupby("wrong ones", sort=False):
+        gains = {row["share right"]: row["medoid minus it"] for _, row in part.iterrows()}
+        better = [f"{share:g} ({_signed(gain)})" for share, gain in gains.items() if gain.low > 0]
+        worse = [f"{share:g} ({_signed(gain)})" for share, gain in gains.items() if gain.high < 0]
+        said.append(
+            f"Where the wrong programs are {wrong}, the medoid beats a program drawn at random at shares of right ones "
+            f"of {', '.join(better) or 'none'}, and does worse at {', '.join(worse) or 'none'}."
+        )
+    return " ".join(said)
+
+
+def say_drawn(table: pd.DataFrame, model: str) -> str:
+    """What choosing by behaviour gains on a model's own programs, and what so many problems can show."""
+    rows = table.set_index("rule")
+    one, n = rows.loc["one sample"], rows.n.max()
+    return (
+        f"Of `{model}`'s programs {one.accuracy:.0%} are right; medoid minus one sample is "
+        f"{_signed(one['medoid minus it'])}, and an oracle would get {rows.loc['oracle'].accuracy:.0%}. "
+        + say_power(one.accuracy, n)
+    )

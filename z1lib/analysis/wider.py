@@ -68,6 +68,7 @@ def make_pool(
     rated = {one.completion: one for one in confidences}
     if missing := [one for one in samples if one.key not in rated]:
         raise BadAnalysis(f"{len(missing)} samples have no score, such as one of problem {missing[0].problem_id!r}")
+    frame["key"] = [one.key for one in samples]
     columns = ("yes", "mean", "weakest", "question_tokens")
     scores = pd.DataFrame([[getattr(rated[one.key], name) for name in columns] for one in samples], columns=columns)
     frame = pd.concat([frame, scores], axis=1).assign(draw=frame["sample"] // most)

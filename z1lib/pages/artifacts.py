@@ -15,7 +15,7 @@ from z1lib.analysis import tables
 from z1lib.files import read_jsonl, to_line, write_jsonl
 from z1lib.grading import judge
 from z1lib.profile import load_profile
-from z1lib.records import ARTIFACTS, POOL, Completion, Confidence, Shape
+from z1lib.records import ARTIFACTS, POOL, PROGRAMS, Behaviour, Completion, Confidence, Shape
 
 MAX_BYTES = 5_000_000  # of one training seed
 SEEDED = re.compile(r"(-\d+)?$")  # the end of a model's name
@@ -38,7 +38,7 @@ def pack(rows: dict[str, list], folder: Path) -> dict[str, int]:
 
 def _model_of(row, model_of: dict[str, str]) -> str:
     """The model that a row is about, by its completion's key where it does not say; "" of a problem."""
-    if isinstance(row, Completion | Shape):
+    if isinstance(row, Completion | Shape | Behaviour):
         return row.model
     return model_of[row.completion if isinstance(row, Confidence) else row.key] if hasattr(row, "key") else ""
 
@@ -56,14 +56,16 @@ def keep_seeds(folder: Path, packed: Path) -> bool:
 
 
 def read_artifacts(folder: Path) -> dict[str, list]:
-    """The rows of a profile's committed artifacts by name; those of a pool where it has one."""
+    """The rows of a profile's committed artifacts by name; those of a pool and of programs where it has them."""
     return {name: read_jsonl(folder / f"artifacts/{name}*.jsonl.gz", cls) for name, cls in kept(folder).items()}
 
 
 def kept(folder: Path) -> dict[str, type]:
     """What there is of a profile, and of which kind its rows are."""
-    pooled = {name: cls for name, cls in POOL.items() if any((folder / "artifacts").glob(f"{name}*.jsonl.gz"))}
-    return ARTIFACTS | pooled
+    more = POOL | PROGRAMS
+    return ARTIFACTS | {
+        name: cls for name, cls in more.items() if any((folder / "artifacts").glob(f"{name}*.jsonl.gz"))
+    }
 
 
 def unpack(folder: Path, run: Path) -> None:

@@ -43,10 +43,11 @@ from z1lib.cost import Cost
 from z1lib.sandbox.filter import make_filter
 from z1lib.sandbox.packages import find_packages
 
-GUEST, *_MODULES = (
-    Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("guest", "tester", "observer")
-)
-MODULES = dict(zip(("sandbox_tester", "sandbox_observer"), _MODULES))  # what every sandbox can import
+GUEST = Path(__file__).with_name("guest.py").read_text("utf-8")
+MODULES = {  # what every sandbox can import
+    f"sandbox_{name}": Path(__file__).with_name(f"{name}.py").read_text("utf-8")
+    for name in ("tester", "observer", "strategies", "fuzzer")
+}
 COMMANDS = "/commands"  # where `python` is found
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"  # the only names there are inside
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr

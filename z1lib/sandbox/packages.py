@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-# What programs use beside the packages that the extra `bigcodebench` lists.
+# What programs use beside the packages that the extra `bigcodebench` lists, and what makes inputs for them.
 OFTEN = (
     "numpy",
     "pandas",
@@ -21,6 +21,8 @@ OFTEN = (
     "sortedcontainers",
     "psutil",
     "pyyaml",
+    "hypothesis",
+    "atheris",
 )
 
 

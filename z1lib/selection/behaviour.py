@@ -6,11 +6,14 @@ at two clusters; the answer is the medoid of the larger one. A program that only
 another gives a value.
 """
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from os import cpu_count
 
 import numpy as np
@@ -25,7 +28,9 @@ from z1lib.selection.rules import Candidate, _Rule
 from z1lib.window import check_count
 
 OBSERVER = "import sandbox_observer\nsandbox_observer.main()"
+FUZZER = "import sandbox_fuzzer\nsandbox_fuzzer.main()"
 LIMIT_S, DEFINE_S, WHOLE_S, MEMORY_MB = 1.0, 5.0, 60.0, 1024
+RUNS, FUZZ_S = 1000, 10.0  # of one program by the fuzzer, and the time for them
 CRASH = '["raises", '  # how the record of an input begins on which the program raised or took too long
 
 
@@ -52,8 +57,7 @@ class Choice:
 
 def observe(code: str, target: Target, inputs: Sequence[str], arcs: bool = False) -> Observed:
     """One program on all inputs, in one start of the sandbox, twice; what differs between the two does not count."""
-    asked = {"answer": code, "setup": target.setup, "kind": target.kind, "name": target.name, "inputs": list(inputs)}
-    asked |= {"limit_s": LIMIT_S, "define_s": DEFINE_S, "arcs": arcs, "passes": 1 if arcs else 2}
+    asked = {**_ask(code, target), "inputs": list(inputs), "arcs": arcs, "passes": 1 if arcs else 2}
     most = max(1 << 22, 20_000 * len(inputs))
     result = execute_code(OBSERVER, json.dumps(asked), WHOLE_S, MEMORY_MB, most)
     nothing = ("",) * len(inputs)
@@ -69,14 +73,36 @@ def observe(code: str, target: Target, inputs: Sequence[str], arcs: bool = False
     return Observed(outcomes, taken, None, result.cost)
 
 
+def _ask(code: str, target: Target) -> dict:
+    """What every module in the sandbox that runs a program wants to know."""
+    asked = {"answer": code, "setup": target.setup, "kind": target.kind, "name": target.name}
+    return {**asked, "limit_s": LIMIT_S, "define_s": DEFINE_S}
+
+
+def fuzz(code: str, target: Target, seed: int) -> tuple[list[str], Cost]:
+    """Inputs that take a program somewhere new, by libFuzzer (sandbox/fuzzer.py); none of one that does not run.
+
+    Raises ModuleNotFoundError where atheris is not installed.
+    """
+    if importlib.util.find_spec("atheris") is None:
+        raise ModuleNotFoundError("the maker 'atheris' is the extra `fuzz`: pip install -e '.[fuzz]'; or 'hypothesis'")
+    drawn = {"annotations": target.annotations, "examples": target.examples}
+    asked = {**_ask(code, target), **drawn, "runs": RUNS, "seed": seed, "seconds": FUZZ_S}
+    result = execute_code(FUZZER, json.dumps(asked), 2 * FUZZ_S, MEMORY_MB)
+    with suppress(ValueError):  # it was stopped, or wrote over what was to be said
+        return [text for text in json.loads(result.stdout) if isinstance(text, str)], result.cost
+    return [], result.cost
+
+
 def distances(outcomes: Sequence[Sequence[str]]) -> np.ndarray:
     """The share of the inputs valid for both on which two programs differ: (programs, programs); 1 where none is."""
-    count = len(outcomes)
-    table = np.zeros((count, count))
-    for i in range(count):
-        for j in range(i):
-            both = [(a, b) for a, b in zip(outcomes[i], outcomes[j]) if a and b]
-            table[i, j] = table[j, i] = sum(a != b for a, b in both) / len(both) if both else 1.0
+    names: dict[str, int] = {"": 0}
+    spelled = [[names.setdefault(one, len(names)) for one in own] for own in outcomes]
+    numbers = np.array(spelled).reshape(len(outcomes), -1)
+    both = (numbers[:, None] > 0) & (numbers[None] > 0)
+    differ = (both & (numbers[:, None] != numbers[None])).sum(axis=2)
+    table = np.where(both.any(axis=2), differ / np.maximum(both.sum(axis=2), 1), 1.0)
+    np.fill_diagonal(table, 0.0)
     return table
 
 
@@ -194,10 +220,17 @@ def gather_inputs(
     Raises NoInput where none can be made.
     """
     drawn = draw_inputs(target, max_inputs, seed, maker)
-    if maker != "hypothesis":
+    if maker in ("unguided", "examples"):
         return drawn, Cost()
+
+    def guide(code: str) -> tuple[list[str], Cost]:
+        if maker == "atheris":
+            return fuzz(code, target, seed)
+        seen = observe(code, target, drawn, arcs=True)
+        return put_new_first(drawn, seen.arcs or [()] * len(drawn)), seen.cost
+
     with ThreadPoolExecutor(cpu_count()) as pool:  # programs run in processes of their own
-        seen = list(pool.map(lambda code: observe(code, target, drawn, arcs=True), references))
-    columns = [put_new_first(drawn, one.arcs or [()] * len(drawn)) for one in seen]
-    turns = [text for row in zip(*columns) for text in row]
-    return list(dict.fromkeys(turns))[:max_inputs], sum((one.cost for one in seen), Cost())
+        guided = list(pool.map(guide, references))
+    first = target.examples if maker == "atheris" else ()
+    turns = [text for row in zip_longest(*(texts for texts, _ in guided)) for text in row if text is not None]
+    return list(dict.fromkeys([*first, *turns, *drawn]))[:max_inputs], sum((cost for _, cost in guided), Cost())

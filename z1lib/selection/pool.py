@@ -28,7 +28,8 @@ def replay(pool: pd.DataFrame, rule: Rule, along: str = "window", orders: int = 
     `pool` is a frame of `analysis.tables.join`: one model under one policy, along samples at one window. `policy` is
     the rule's name, `decoded_tokens` counts everything drawn (a trace that windows share once), `window` is that of the
     last candidate there might have been, `sample` the number of the order. Order 0 is the stored one, `orders - 1` more
-    are drawn by `seed`. A column `score` is what rules go by; without one no candidate has a score. Raises BadAnalysis,
+    are drawn by `seed`. A column `score` is what rules go by; without one no candidate has a score;
+    one of `outcomes` is what programs did. Raises BadAnalysis,
     a ValueError, for a pool that is no such thing, smaller than the budget, without some of its scores, or with
     problems on which the rule was fitted.
     """
@@ -91,7 +92,8 @@ def _to_candidates(part: pd.DataFrame, along: str) -> list[Candidate]:
     if "question_tokens" in part:  # behind the answer, whose keys and values are still there
         costs = [cost + Cost(prefilled=asked) for cost, asked in zip(costs, part.question_tokens.tolist())]
     scores = part.score if "score" in part else [None] * len(part)
-    return [Candidate(None if i is None else answers[i], *one) for i, *one in zip(groups, scores, costs)]
+    outcomes = part.outcomes if "outcomes" in part else [()] * len(part)
+    return [Candidate(None if i is None else answers[i], *one) for i, *one in zip(groups, scores, costs, outcomes)]
 
 
 def _add_up(drawn: list[Candidate], places: np.ndarray, counts: list[int], sequential: bool) -> np.ndarray:
