@@ -304,6 +304,26 @@ class Programs(Section):
     makers: list[Maker]
 
 
+class Cheaper(Section):
+    """Decoding with a budget of positions, for the end of notebook 05; without models there is none."""
+
+    models: list[str]
+    problems: dict[str, Limit]
+    windows: list[Limit] = Field(min_length=1)
+    selects: list[Literal["ridge", "last", "now", "page", "window"]]
+    budgets: list[Count]
+    long_problems: dict[str, Limit]  # that are asked behind solved ones too
+    long_tokens: Count  # of those solved ones, at most
+    long_budgets: list[Count]
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        check_windows(self.windows)
+        if not set(self.long_budgets) <= set(self.budgets):
+            raise ValueError(f"cheaper: long_budgets: {self.long_budgets} are not all among the budgets")
+        return self
+
+
 class Inference(Section):
     engine: EngineName
     engine_options: dict[str, Any]
@@ -325,6 +345,7 @@ class Inference(Section):
     top_p: float = Field(gt=0, le=1)
     pool: Pool
     programs: Programs
+    cheaper: Cheaper
 
     @model_validator(mode="after")
     def _fit_together(self):
@@ -381,7 +402,10 @@ class Profile(Section):
         named += [("model.evaluation_system_prompts", self.model.evaluation_system_prompts, sets)]
         named += [("inference.max_problems", limits, runs), ("inference.models", self.inference.models, runs)]
         named += [("inference.pool.models", self.inference.pool.models, runs)]
+        named += [("inference.cheaper.models", self.inference.cheaper.models, runs)]
         named += [("inference.pool.problems", self.inference.pool.problems, sets)] * bool(self.inference.pool.models)
+        for key in ("problems", "long_problems") * bool(self.inference.cheaper.models):
+            named.append((f"inference.cheaper.{key}", getattr(self.inference.cheaper, key), sets))
         named += [(f"inference.max_problems.{run}", of, sets) for run, of in limits.items() if isinstance(of, dict)]
         for key, names, known in named:
             if unknown := sorted(set(names) - known):

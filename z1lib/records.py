@@ -134,9 +134,29 @@ class Behaviour:
     seconds: float  # of the sandbox, this program's share of making inputs included
 
 
+@checked(frozen=True, config=STRICT)
+class Recall:
+    """What a selection finds of the positions that a token wants, along one completion (`engines.diagnose`)."""
+
+    key: str
+    completion: str  # the completion's key
+    problem_id: str
+    layer: int
+    select: str
+    budget: int
+    recall: float
+    chance: float
+    mass: float
+    most: float
+    overlap: float
+
+
 # What notebooks 01 and 03 leave for the analysis: <name>.jsonl and its rows.
 ARTIFACTS = {"problems": Problem, "completions": Completion, "grades": Grade}
 # What 03 leaves of a pool, where a profile draws one.
 POOL = {"samples": Completion, "sample_grades": Grade, "confidences": Confidence, "shapes": Shape}
 # And what programs do, where a profile asks for that.
 PROGRAMS = {"behaviours": Behaviour}
+# And what a budget of positions does.
+SPARSE = {"sparse": Completion, "sparse_grades": Grade, "recalls": Recall}
+MORE = POOL | PROGRAMS | SPARSE

@@ -332,3 +332,46 @@ def clusters(table: pd.DataFrame, labels: list[int], answer: int) -> Figure:
     axis.set_title("programs by what they do: kind (cluster), ★ the answer", fontsize=9)
     axis.tick_params(labelsize=7)
     return figure
+
+
+def recall_by_layer(recalls: pd.DataFrame, budget: int) -> Figure:
+    """The share of the wanted positions that each selection finds, layer by layer, at one budget; dotted: chance."""
+    figure, [axis] = make_axes(1, height=3.2)
+    rows = recalls[recalls.budget == budget]
+    for (select, part), (marker, colour, dashes) in zip(rows.groupby("select", sort=False), RUN_STYLES):
+        means = part.groupby("layer").recall.mean()
+        axis.plot(means.index, means, color=colour, marker=marker, markersize=3, linestyle=dashes, label=select)
+    chance = rows.groupby("layer").chance.mean()
+    axis.plot(chance.index, chance, color="0.5", linestyle=":", label="chance")
+    axis.set(xlabel="layer", ylabel="recall", ylim=(-0.02, 1.02))
+    axis.set_title(
+        f"Wanted positions that are chosen (budget {budget}, n={rows.problem_id.nunique()} traces)", fontsize=10
+    )
+    legend_below(figure, [axis])
+    return figure
+
+
+def cheaper(table: pd.DataFrame) -> Figure:
+    """Accuracy against positions read a layer, and against eFLOPs: a line a selection, dense attention as a star.
+
+    `table`: `analysis.cheaper.compare`, at the largest window; a row of panels a length of problems.
+    """
+    table = table[table.window == table.window.max()]
+    axes_named = {"attended": "positions read", "billion eFLOPs": "billion eFLOPs"}
+    lengths = list(table.groupby("length", sort=False))
+    figure, axes = make_axes(2 * len(lengths), height=2.8)
+    panels = [(length, part, *named) for length, part in lengths for named in axes_named.items()]
+    for axis, (length, part, column, title) in zip(axes, panels):
+        dense = part[part["select"] == "dense"]
+        axis.errorbar(dense[column], dense.accuracy, [dense.accuracy - dense.low, dense.high - dense.accuracy],
+                      fmt="*", color="black", markersize=10, capsize=2, label="dense")  # fmt: skip
+        sparse = part[part["select"] != "dense"].groupby("select", sort=False)
+        for (select, own), (marker, colour, dashes) in zip(sparse, RUN_STYLES):
+            errors = [own.accuracy - own.low, own.high - own.accuracy]
+            axis.errorbar(own[column], own.accuracy, errors, color=colour, marker=marker, linestyle=dashes,
+                          label=select, capsize=2, linewidth=1, elinewidth=0.6, markersize=4)  # fmt: skip
+        axis.set(xlabel=title, ylabel="accuracy", xscale="log", ylim=(-0.02, 1.02))
+        axis.set_title(f"{length} prompts (n={part.n.max()})", fontsize=9)
+        _tick_plainly(axis.xaxis)
+    legend_below(figure, axes)
+    return figure

@@ -261,3 +261,22 @@ def say_drawn(table: pd.DataFrame, model: str) -> str:
         f"{_signed(one['medoid minus it'])}, and an oracle would get {rows.loc['oracle'].accuracy:.0%}. "
         + say_power(one.accuracy, n)
     )
+
+
+def say_cheaper(enough: pd.DataFrame, margin: float) -> str:
+    """The first budget of each selection that is shown to lose no more than the margin, or that none is."""
+    said = []
+    for (length, window), part in enough.groupby(["length", "window"], sort=False):
+        budgets = [
+            f"{row['select']} {row['first budget'] if pd.notna(row['first budget']) else 'none'}"
+            for _, row in part.iterrows()
+        ]
+        said.append(f"{length} prompts, window {window} (n={part.n.max()}): {', '.join(budgets)}.")
+    return f"The first budget that is shown to lose less than {margin:.0%} against dense attention: " + " ".join(said)
+
+
+def say_recall(recalls: pd.DataFrame) -> str:
+    """Does predicting the query find more than taking the last one's choice? By budget, paired by trace."""
+    rows = recalls[recalls["select"] == "ridge"]
+    gains = [f"{_signed(row['recall minus last'])} at a budget of {row.budget}" for _, row in rows.iterrows()]
+    return f"Of the wanted positions the predicted query finds, beyond the last query's own choice, {'; '.join(gains)}."

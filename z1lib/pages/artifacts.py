@@ -15,15 +15,16 @@ from z1lib.analysis import tables
 from z1lib.files import read_jsonl, to_line, write_jsonl
 from z1lib.grading import judge
 from z1lib.profile import load_profile
-from z1lib.records import ARTIFACTS, POOL, PROGRAMS, Behaviour, Completion, Confidence, Shape
+from z1lib.records import ARTIFACTS, MORE, Behaviour, Completion, Confidence, Recall, Shape
 
 MAX_BYTES = 5_000_000  # of one training seed
+GRADED = {"completions": "grades", "samples": "sample_grades", "sparse": "sparse_grades"}
 SEEDED = re.compile(r"(-\d+)?$")  # the end of a model's name
 
 
 def pack(rows: dict[str, list], folder: Path) -> dict[str, int]:
     """Write artifacts packed into a folder, of models with a seed a file a seed. Returns the bytes of each seed."""
-    model_of = {one.key: one.model for one in [*rows["completions"], *rows.get("samples", [])]}
+    model_of = {one.key: one.model for one in [*rows["completions"], *rows.get("samples", []), *rows.get("sparse", [])]}
     sizes: dict[str, int] = {}
     for name, every in rows.items():
         parts: dict[str, list] = {}
@@ -40,7 +41,7 @@ def _model_of(row, model_of: dict[str, str]) -> str:
     """The model that a row is about, by its completion's key where it does not say; "" of a problem."""
     if isinstance(row, Completion | Shape | Behaviour):
         return row.model
-    return model_of[row.completion if isinstance(row, Confidence) else row.key] if hasattr(row, "key") else ""
+    return model_of[row.completion if isinstance(row, Confidence | Recall) else row.key] if hasattr(row, "key") else ""
 
 
 def keep_seeds(folder: Path, packed: Path) -> bool:
@@ -56,15 +57,14 @@ def keep_seeds(folder: Path, packed: Path) -> bool:
 
 
 def read_artifacts(folder: Path) -> dict[str, list]:
-    """The rows of a profile's committed artifacts by name; those of a pool and of programs where it has them."""
+    """The rows of a profile's committed artifacts by name; those of notebook 05 where it has them."""
     return {name: read_jsonl(folder / f"artifacts/{name}*.jsonl.gz", cls) for name, cls in kept(folder).items()}
 
 
 def kept(folder: Path) -> dict[str, type]:
     """What there is of a profile, and of which kind its rows are."""
-    more = POOL | PROGRAMS
     return ARTIFACTS | {
-        name: cls for name, cls in more.items() if any((folder / "artifacts").glob(f"{name}*.jsonl.gz"))
+        name: cls for name, cls in MORE.items() if any((folder / "artifacts").glob(f"{name}*.jsonl.gz"))
     }
 
 
@@ -89,7 +89,7 @@ def regrade(folder: Path) -> dict:
     if before == {judge.VERSION}:
         return {}
     moved = verdicts = 0
-    for rows, grades in (("completions", "grades"), ("samples", "sample_grades")):
+    for rows, grades in GRADED.items():
         anew = judge.grade_all(read["problems"], read.get(rows, []))
         was = {(grade.problem_id, grade.key): grade.correct for grade in read.get(grades, [])}
         moved += sum(was[grade.problem_id, grade.key] != grade.correct for grade in anew)

@@ -20,7 +20,7 @@ from z1lib.files import read_jsonl
 from z1lib.pages import artifacts, terminal
 from z1lib.profile import load_profile
 from z1lib.provenance import hash_code, read_notebook
-from z1lib.records import ARTIFACTS, POOL, PROGRAMS
+from z1lib.records import ARTIFACTS, MORE
 from z1lib.study import NOTEBOOKS, STAGES
 
 FIGURES = Path("figures")
@@ -37,7 +37,7 @@ def publish(run: Path, folder: Path) -> None:
     needed = [f"{name}.jsonl" for name in ARTIFACTS] + ["summary.csv", "claims.csv", "provenance.json"]
     if lacking := [name for name in needed if not (run / name).exists()]:
         raise SystemExit(f"{run} lacks {', '.join(lacking)}: `make reproduce PROFILE={run.name}` finishes it")
-    more = {name: cls for name, cls in (POOL | PROGRAMS).items() if (run / f"{name}.jsonl").exists()}
+    more = {name: cls for name, cls in MORE.items() if (run / f"{name}.jsonl").exists()}
     rows = {name: read_jsonl(run / f"{name}.jsonl", cls) for name, cls in (ARTIFACTS | more).items()}
     with tempfile.TemporaryDirectory() as packed:
         sizes = artifacts.pack(rows, Path(packed))

@@ -17,7 +17,7 @@ import pandas as pd
 
 from z1lib.analysis import claims, estimands, tables
 from z1lib.grading import grade_all
-from z1lib.pages.artifacts import read_artifacts
+from z1lib.pages.artifacts import GRADED, read_artifacts
 from z1lib.pages.publish import write_results
 from z1lib.profile import Profile, load_profile
 from z1lib.records import ARTIFACTS
@@ -41,7 +41,7 @@ def check_committed(folder: Path) -> list[str]:
 def check_artifacts(folder: Path) -> list[str]:
     """Grades and tables that do not follow from the committed completions, a line each."""
     read = read_artifacts(folder)
-    for rows, grades in (("completions", "grades"), ("samples", "sample_grades")):
+    for rows, grades in GRADED.items():
         if lines := check_grades(folder, read["problems"], read.get(rows, []), read.get(grades, [])):
             return lines
     profile = load_profile(folder.name)
