@@ -21,6 +21,7 @@ def test_the_present_query_finds_everything_and_nothing_has_more_mass(tiny_model
     before = generate(engine, prompts, Unbounded(8))
     table = diagnose(engine, prompts, rows, [10, 20], SELECTS, **OPTIONS)
     assert table.columns.tolist() == COLUMNS
+    assert diagnose(engine, prompts, rows, [10, 500], SELECTS, **OPTIONS).budget.unique().tolist() == [10]
     assert set(zip(table.layer, table["head"])) == {(0, 0), (1, 0)}
     assert (table.groupby(["layer", "select", "budget"]).tokens.sum() == 40).all()
     now = table[table["select"] == "now"]

@@ -72,9 +72,10 @@ def diagnose(
 def look(layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float, first: int, asked: list[Sparse]) -> list:
     """The rows of one layer of one completion: query (heads, tokens, size), key (key heads, tokens, size)."""
     budget, fixed = asked[0].budget, asked[0].sinks + asked[0].recent + 1
-    places = torch.arange(max(first, budget, 2), query.shape[1], device=query.device)  # a token has so many before it
-    if not len(places):
+    start = max(first, budget, 2)  # a token has so many before it
+    if start >= query.shape[1]:
         return []
+    places = torch.arange(start, query.shape[1], device=query.device)
     visible = torch.arange(key.shape[1], device=key.device) <= places[:, None]
     present, keys = query[:, places].transpose(0, 1), key.mT.expand(len(places), *key.mT.shape)
     best = mark(*choose(Memory(replace(asked[0], select="now")), layer, present, keys, visible, scaling), visible)
