@@ -87,12 +87,12 @@ def compare_recalls(recalls: Sequence[Recall], resamples: int, seed: int) -> pd.
     """
     table = recall_table(recalls)
     measured = ["recall", "mass", "most", "chance", "overlap"]
-    means = table.groupby(["budget", "select", "problem_id"], sort=False)[measured].mean()
-    rows = []
-    for (budget, select), own in means.groupby(["budget", "select"], sort=False):
+    means, rows = table.groupby(["budget", "select", "problem_id"])[measured].mean(), []
+    for (budget, select), own in means.groupby(["budget", "select"]):
         recall, mass = (mean_interval(own[name], resamples, seed) for name in ("recall", "mass"))
-        last = means.loc[(budget, "last")].recall if (budget, "last") in means.index else own.recall
-        gain = paired_bootstrap(own.droplevel([0, 1]).recall, last.loc[own.droplevel([0, 1]).index], resamples, seed)
+        own = own.droplevel([0, 1])
+        last = means.loc[(budget, "last")].recall if "last" in means.loc[budget].index else own.recall
+        gain = paired_bootstrap(own.recall, last.loc[own.index], resamples, seed)
         others = own[["most", "chance", "overlap"]].mean()
         rows.append((budget, select, len(own), recall, others.chance, mass, others.most, others.overlap, gain))
     columns = ["budget", "select", "n", "recall", "chance", "mass", "most possible", "overlap", "recall minus last"]
