@@ -42,5 +42,5 @@ def test_among_random_keys_recency_finds_what_chance_does_and_repeated_queries_f
     same = query[:, :1].expand(-1, 400, -1)
     [again, *_] = look(0, same, key, 0.3, 100, asked[1:])
     found = dict(zip(COLUMNS, again))
-    assert found["recall"] == 1
+    assert found["recall"] == pytest.approx(1, abs=0.005)  # the last one does not see the token itself
     assert found["overlap"] > 0.95

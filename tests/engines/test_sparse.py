@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import encode
-from z1lib.engines import load_engine
+from z1lib.engines import load_engine, sparse
 from z1lib.engines.base import Metered
-from z1lib.engines.sparse import POSITIONS, Memory, Sparse, choose, predict
+from z1lib.engines.sparse import AHEAD, POSITIONS, Memory, Sparse, choose, predict
 from z1lib.inference import generate, window_sweep
 from z1lib.window import BudgetForcing, ShiftedWindow, Truncation, Unbounded
 
@@ -54,6 +54,41 @@ def test_a_row_is_the_same_in_any_batch_and_a_branch_is_its_own_decode(tiny_mode
         assert rows == generate(engine, PROMPTS, ShiftedWindow(window, "!?", 6), **sampling)
 
 
+class Scripted:
+    """A stream of which a script says whether a choice is made when it is begun, or when it is asked for."""
+
+    def __init__(self, late: bool):
+        self.late, self.begun, self.taken = late, 0, 0
+
+    def start(self, work):
+        self.begun += 1
+        return work if self.late else work()
+
+    def take(self, begun):
+        self.taken += 1
+        return begun() if self.late else begun
+
+
+@pytest.mark.parametrize("select", AHEAD)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_ahead_or_in_line_the_ids_are_the_same(tiny_model, monkeypatch, select, late):
+    engine = engine_of(tiny_model, attention=Sparse(select=select, **SMALL), batch_size=3)
+
+    def decode():
+        swept = window_sweep(engine, PROMPTS, [5, 9, 20], hint="!?", max_answer_tokens=6, temperature=1.0)
+        return [ids_of(generate(engine, PROMPTS, policy)) for policy in POLICIES], swept
+
+    in_line = decode()
+    streams = []
+    monkeypatch.setattr(
+        "z1lib.engines.transformers.find_stream", lambda _: streams.append(Scripted(late)) or streams[-1]
+    )
+    assert decode() == in_line
+    assert sum(stream.begun for stream in streams) > 100
+    assert all(stream.begun - stream.taken <= 2 for stream in streams)  # a layer each, of the last step
+    assert sparse.find_stream("cpu") is None
+
+
 def test_a_small_budget_changes_what_is_written_and_is_named(tiny_model):
     dense = engine_of(tiny_model)
     for select in SELECTS:
@@ -78,7 +113,8 @@ def choose_plainly(asked: Sparse, history, query, keys, visible, scaling) -> lis
                     asking = history[row, -1, member]
                 if asked.select == "ridge":
                     asking = predict(history[row, :, member], asked.ridge)
-                scores = [float(asking @ keys[row, head, :, place]) * scaling for place in range(last + 1)]
+                reach = last if asked.select in AHEAD else last + 1  # chosen before the token's own key was there
+                scores = [float(asking @ keys[row, head, :, place]) * scaling for place in range(reach)]
                 if asked.select == "page":
                     pages = range(0, last + 1, POSITIONS)
                     bounds = []
@@ -93,7 +129,8 @@ def choose_plainly(asked: Sparse, history, query, keys, visible, scaling) -> lis
                     wanted = [float(place) for place in range(last + 1)]
                 else:
                     whole = sum(math.exp(score - max(scores)) for score in scores)
-                    wanted = [a + math.exp(score - max(scores)) / whole for a, score in zip(wanted, scores)]
+                    shares = [math.exp(score - max(scores)) / whole for score in scores]
+                    wanted = [a + share for a, share in zip(wanted, [*shares, 0.0])]
             fixed = {p for p in range(last + 1) if p < asked.sinks or p >= last - asked.recent}
             others = sorted((p for p in range(last + 1) if p not in fixed), key=lambda p: -wanted[p])
             own.append(fixed | set(others[: max(0, asked.budget - len(fixed))]))

@@ -7,10 +7,14 @@ sinks with recent positions (StreamingLLM, 2309.17453). Prompts and hints attend
 budget.
 
 Choosing exactly reads every key: that is half of what a dense step reads, and the cost says so (`Sparse.price`).
+
+Who does not need the present query can choose a step ahead: on a GPU a second stream does (`SideStream`), while the
+layers behind it run. On a CPU the same is computed when it is needed. Both give the same ids.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -20,6 +24,7 @@ from z1lib.engines.attention import paged_attention
 from z1lib.window import check_count
 
 Select = Literal["ridge", "last", "now", "page", "window"]
+AHEAD = ("ridge", "last")  # that choose without the present query, and so before the token's own key is there
 POSITIONS = 16  # of a page, of whose keys the smallest and largest are kept
 
 
@@ -59,11 +64,47 @@ class Sparse:
         return round(length - sparse * (length - self.budget)), round(sparse * keys * length)
 
 
+Chosen = tuple[torch.Tensor, torch.Tensor]  # positions (rows, key heads, budget), and which of them are there
+
+
+class Stream(Protocol):
+    """Where choices are made ahead: `start` begins, `take` gives what has come of it."""
+
+    def start(self, work: Callable[[], Chosen]) -> Any: ...
+
+    def take(self, begun: Any) -> Chosen: ...
+
+
+class SideStream:
+    """A second CUDA stream beside the one that runs the model."""
+
+    def __init__(self):
+        self.side = torch.cuda.Stream()
+
+    def start(self, work):
+        self.side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side):
+            return work(), self.side.record_event()
+
+    def take(self, begun):
+        chosen, done = begun
+        torch.cuda.current_stream().wait_event(done)
+        for part in chosen:
+            part.record_stream(torch.cuda.current_stream())
+        return chosen
+
+
+def find_stream(device: str) -> Stream | None:
+    """A second stream where there can be one."""
+    return SideStream() if device.startswith("cuda") else None
+
+
 @dataclass
 class Memory:
     """The last queries of every slot, layer by layer: (slots, history, heads, size), newest last; how many there are.
 
-    It moves with the slots of the cache. `slots` and `counts` are those of the run of the model under way.
+    It moves with the slots of the cache. `slots` and `counts` are those of the run of the model under way. With a
+    `stream` the next choice of every layer is under way as well, as long as the slots stay as they are.
     """
 
     asked: Sparse
@@ -71,13 +112,30 @@ class Memory:
     seen: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    stream: Stream | None = None
+    begun: dict[int, Any] = field(default_factory=dict)
+
+    def start(self, layer: int, query, keys, visible, scaling: float) -> None:
+        """Begin to choose what the next token attends to in a layer, of which this one's query and key are there."""
+        if self.stream and self.asked.select in AHEAD and int(visible.sum(dim=-1).max()) >= self.asked.budget:
+            self.begun[layer] = self.stream.start(lambda: choose_ahead(self, layer, query, keys, visible, scaling))
+
+    def take(self, layer: int) -> Chosen | None:
+        return self.stream.take(self.begun.pop(layer)) if layer in self.begun else None
+
+    def drop(self) -> None:
+        """Slots change: what was begun is waited for, since it reads them, and is of no more use."""
+        for layer in list(self.begun):
+            self.take(layer)
 
     def append(self, rows: int) -> None:
         """New slots without queries."""
+        self.drop()
         self.seen += [0] * rows
 
     def arrange(self, sources: list[int]) -> None:
         """Slot i takes what slot `sources[i]` had; a branch has its trace's."""
+        self.drop()
         self.seen = [self.seen[source] for source in sources]
         for layer, kept in self.queries.items():
             padded = torch.cat([kept, kept.new_zeros(1, *kept.shape[1:])])  # what a slot has that was never fed
@@ -86,6 +144,8 @@ class Memory:
 
     def open(self, slots: list[int], counts: list[int]) -> None:
         """The next run of the model feeds these slots so many tokens each."""
+        if set(counts) != {1} or slots != list(range(len(self.seen))):
+            self.drop()
         self.slots, self.counts = slots, counts
 
     def close(self) -> None:
@@ -153,37 +213,60 @@ def rate_pages(query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, s
     return wanted.repeat_interleave(POSITIONS, dim=-1)[..., :positions]
 
 
-def choose(memory: Memory, layer: int, query: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, scaling: float):
-    """The positions that a new token attends to, (rows, key heads, budget), and which of them are there.
+def choose(memory: Memory, layer: int, query, keys, visible, scaling: float) -> Chosen:
+    """The positions that a new token attends to, whose own key is the last that is visible.
 
     query (rows, heads, size), keys (rows, key heads, size, positions), visible (rows, positions).
     """
-    asked, place = memory.asked, torch.arange(keys.shape[-1], device=keys.device)
     last = visible.sum(dim=-1, keepdim=True) - 1
-    if asked.select == "window":
-        wanted = place.float().expand(len(keys), keys.shape[1], -1)
-    else:
-        measure = rate_pages if asked.select == "page" else rate
-        wanted = measure(guess(memory, layer, query), keys, visible, scaling)
-    fixed = (place < asked.sinks) | (place >= last - asked.recent)
-    wanted = wanted.masked_fill(fixed[:, None], float("inf")).masked_fill(~visible[:, None], float("-inf"))
+    before = visible
+    if memory.asked.select in AHEAD:
+        before = visible & (torch.arange(visible.shape[-1], device=visible.device) < last)
+    return fill(memory.asked, want(memory, layer, query, keys, before, scaling), last)
+
+
+def choose_ahead(memory: Memory, layer: int, query, keys, visible, scaling: float) -> Chosen:
+    """`choose` for the token behind, from what is there before it: this one's query, already kept, and its key."""
+    wanted = want(memory, layer, query, keys, visible, scaling, more=1)
+    grown = torch.nn.functional.pad(wanted, (0, 1), value=float("-inf"))
+    return fill(memory.asked, grown, visible.sum(dim=-1, keepdim=True))
+
+
+def want(memory: Memory, layer: int, query, keys, visible, scaling: float, more: int = 0) -> torch.Tensor:
+    """How much each visible position is wanted: (rows, key heads, positions), elsewhere without a meaning.
+
+    `more`: queries that are kept and not yet counted.
+    """
+    select = memory.asked.select
+    if select == "window":
+        return torch.arange(keys.shape[-1], device=keys.device).float().expand(len(keys), keys.shape[1], -1)
+    measure = rate_pages if select == "page" else rate
+    return measure(guess(memory, layer, query, more), keys, visible, scaling)
+
+
+def fill(asked: Sparse, wanted: torch.Tensor, last: torch.Tensor) -> Chosen:
+    """A budget: the first and the recent positions, then those that are wanted most; `last`: the token's own place."""
+    place = torch.arange(wanted.shape[-1], device=wanted.device)
+    fixed, there = (place < asked.sinks) | (place >= last - asked.recent), place <= last
+    wanted = wanted.masked_fill(fixed[:, None], float("inf")).masked_fill(~there[:, None], float("-inf"))
     best, chosen = wanted.topk(min(asked.budget, wanted.shape[-1]), dim=-1)
     return chosen, best > float("-inf")
 
 
-def guess(memory: Memory, layer: int, query: torch.Tensor) -> torch.Tensor:
+def guess(memory: Memory, layer: int, query: torch.Tensor, more: int = 0) -> torch.Tensor:
     """The query by which is chosen: the present one, the last, or a prediction from the last ones.
 
     Rows that have none yet take the present one, rows with fewer than three the last.
     """
     asked = memory.asked
-    if asked.select in ("now", "page"):
+    if asked.select not in AHEAD:
         return query
     kept, found = memory.kept(layer, query[:, :, None]), query.clone()
-    ready = [row for row, seen in enumerate(memory.seen) if seen]
+    counts = {row: seen + more for row, seen in enumerate(memory.seen)}
+    ready = [row for row, seen in counts.items() if seen]
     found[ready] = kept[ready, -1]
     if asked.select == "ridge":
-        steps = {row: min(memory.seen[row], asked.history) for row in ready if memory.seen[row] >= 3}
+        steps = {row: min(counts[row], asked.history) for row in ready if counts[row] >= 3}
         for length in set(steps.values()):
             rows = [row for row in steps if steps[row] == length]
             found[rows] = predict(kept[rows, -length:].transpose(1, 2), asked.ridge)
@@ -214,13 +297,15 @@ def sparse_attention(module, query, key, value, attention_mask, memory: Memory |
     visible = attention_mask[:, 0, 0] == 0 if isinstance(key, list) else None
     if visible is None or int(visible.sum(dim=-1).max()) <= memory.asked.budget:
         found = paged_attention(module, query, key, value, attention_mask, **options)
-    else:
-        keys, values = join(key, rows, dim=3), join(value, rows, dim=2)
-        chosen, there = choose(memory, layer, query[:, :, 0], keys, visible, options["scaling"])
-        folded = query.view(rows, keys.shape[1], -1, size) * options["scaling"]
-        found = attend_to(chosen, there, folded, keys, values).reshape(rows, 1, heads, size), None
+        memory.push(layer, query)
+        return found
+    keys, values = join(key, rows, dim=3), join(value, rows, dim=2)
+    looked = query[:, :, 0], keys, visible, options["scaling"]
+    chosen, there = memory.take(layer) or choose(memory, layer, *looked)
     memory.push(layer, query)
-    return found
+    memory.start(layer, *looked)
+    folded = query.view(rows, keys.shape[1], -1, size) * options["scaling"]
+    return attend_to(chosen, there, folded, keys, values).reshape(rows, 1, heads, size), None
 
 
 AttentionInterface.register(SPARSE := "sparse", sparse_attention)

@@ -33,7 +33,7 @@ from z1lib.engines.base import (
     extend_forced,
 )
 from z1lib.engines.cache import PagedCache, bytes_per_position
-from z1lib.engines.sparse import SPARSE, Memory, Sparse
+from z1lib.engines.sparse import SPARSE, Memory, Sparse, find_stream
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
 from z1lib.window import Policy, Step, ask, check_count
@@ -232,7 +232,7 @@ class _Batch:
         self.model, self.device, self.tracks = model, device, tracks
         self.rows: list[_Row] = []
         self.cache = PagedCache(model.config, device)
-        self.memory = Memory(attention) if attention else None
+        self.memory = Memory(attention, stream=find_stream(device)) if attention else None
         self.moved: set[int] = set()  # requests of which a completion is done since the caller last looked
 
     def admit(self, rows: list[_Row]) -> None:
