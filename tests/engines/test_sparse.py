@@ -1,6 +1,8 @@
 """A budget of positions: dense where it covers all, row by row the same in any batch, each selection written twice."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -205,3 +207,14 @@ def test_what_no_budget_can_be_is_refused(options, said):
 def test_another_engine_is_told_that_a_budget_is_not_its(tiny_model):
     with pytest.raises(ValueError, match="a budget of positions is of the transformers engine: 'vllm'"):
         load_engine("vllm", tiny_model, attention=Sparse(64))
+
+
+def test_what_a_budget_cannot_be_given_to_is_refused(tiny_model, tmp_path):
+    config = json.loads((Path(tiny_model) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"kv_lora_rank": 8}))
+    with pytest.raises(UnsupportedModel, match="has latent attention, to which a budget cannot be given"):
+        engine_of(str(tmp_path), attention=Sparse(64))
+    engine = engine_of(tiny_model, attention=Sparse(select="last", **SMALL))
+    engine.model.train()
+    with pytest.raises(ValueError, match="this model is being trained"):
+        generate(engine, PROMPTS, Unbounded(8))

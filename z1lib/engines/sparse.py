@@ -293,6 +293,8 @@ def sparse_attention(module, query, key, value, attention_mask, memory: Memory |
     layer = module.layer_idx
     if memory is None or layer in memory.asked.dense_layers:
         return paged_attention(module, query, key, value, attention_mask, **options)
+    if module.training:
+        raise ValueError("a budget of positions is for decoding, this model is being trained: call its eval()")
     rows, heads, _, size = query.shape
     visible = attention_mask[:, 0, 0] == 0 if isinstance(key, list) else None
     if visible is None or int(visible.sum(dim=-1).max()) <= memory.asked.budget:

@@ -105,11 +105,12 @@ class TransformersEngine:
             check_count("batch_size", batch_size)
         self.attention = attention
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.reach = find_reach(AutoConfig.from_pretrained(model))
-        if attention and self.reach:
-            raise UnsupportedModel(
-                f"{model} has layers with a sliding window, to which a budget cannot be given: {INSTEAD}"
-            )
+        config = AutoConfig.from_pretrained(model)
+        self.reach = find_reach(config)
+        latent = hasattr(config.get_text_config(), "kv_lora_rank")  # keys are made anew of what is cached
+        if attention and (self.reach or latent):
+            kind = "latent attention" if latent else "layers with a sliding window"
+            raise UnsupportedModel(f"{model} has {kind}, to which a budget cannot be given: {INSTEAD}")
         try:
             loaded = AutoModelForCausalLM.from_pretrained(
                 model, dtype=dtype or "auto", attn_implementation=SPARSE if attention else PAGED, **options
