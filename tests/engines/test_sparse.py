@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import encode
+from z1lib.attention import UnsupportedModel
 from z1lib.engines import load_engine, sparse
 from z1lib.engines.base import Metered
 from z1lib.engines.sparse import AHEAD, POSITIONS, Memory, Sparse, choose, predict
