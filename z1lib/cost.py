@@ -16,7 +16,8 @@ class Cost:
 
     In tokens: `prefilled` were fed in chunks (prompts, hints), `decoded` came one at a time; `depth` is how many came
     one after the other. In cache positions: `attended` were read to choose the decoded tokens, `scored` to choose which
-    to read. `programs` ran in the sandbox, for `program_s` seconds of wall time.
+    to read. `programs` ran in the sandbox, for `program_s` seconds of wall time. Of `drafted` tokens, guessed and
+    checked in the pass of a decoded one, the `accepted` are among the decoded and make the answer less deep.
     """
 
     prefilled: int | None = 0
@@ -26,6 +27,8 @@ class Cost:
     programs: int | None = 0
     program_s: float | None = 0.0
     depth: int | None = 0
+    drafted: int | None = 0
+    accepted: int | None = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         """Both, one after the other."""

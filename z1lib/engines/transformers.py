@@ -33,6 +33,7 @@ from z1lib.engines.base import (
     extend_forced,
 )
 from z1lib.engines.cache import PagedCache, bytes_per_position
+from z1lib.engines.drafts import look_up
 from z1lib.engines.sparse import SPARSE, Memory, Sparse, find_stream
 from z1lib.hardware import free_memory
 from z1lib.models import end_token_ids, fingerprint
@@ -49,7 +50,7 @@ TOKENS = 2048  # fed together at most: what a layer computes of more would not s
 class _Row:
     """A completion being decoded; `branch` is 0 for the request's own policy, else the branch's number.
 
-    `prefilled`, `decoded` and `attended` add up what it has cost so far (`cost.Cost`).
+    `prefilled` and all behind it add up what it has cost so far (`cost.Cost`).
     """
 
     index: int
@@ -63,6 +64,9 @@ class _Row:
     decoded: int = 0
     attended: int = 0
     scored: int = 0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     def extend(
         self, step: Step, likeliest: int, logits: torch.Tensor, end_ids: frozenset[int], price: Callable
@@ -81,7 +85,8 @@ class _Row:
         return self.ids[-1] if self.ids else self.request.prompt_ids[-1]
 
     def finish(self) -> Decoded:
-        cost = Cost(self.prefilled, self.decoded, self.attended, self.scored, depth=self.decoded)
+        drafts = {"drafted": self.drafted, "accepted": self.accepted}
+        cost = Cost(self.prefilled, self.decoded, self.attended, self.scored, depth=self.passes, **drafts)
         return Decoded(self.ids, self.ended, tuple(self.put), cost)
 
 
@@ -89,7 +94,9 @@ class TransformersEngine:
     """Decodes with a model loaded by transformers.
 
     At most `batch_size` completions are decoded together, fewer where their keys and values do not fit the memory;
-    branches come on top. Other options go to `AutoModelForCausalLM.from_pretrained`.
+    branches come on top. `attention` gives new tokens a budget of positions. `draft_tokens`: so many are guessed from
+    what is written and checked together (`engines.drafts`), which pays where few completions are decoded. Other options
+    go to `AutoModelForCausalLM.from_pretrained`. Raises ValueError for drafts under a budget: they are checked densely.
     """
 
     def __init__(
@@ -99,11 +106,16 @@ class TransformersEngine:
         device: str | None = None,
         batch_size: int | None = None,
         attention: Sparse | None = None,
+        draft_tokens: int | None = None,
         **options,
     ):
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        self.attention = attention
+        if draft_tokens is not None:
+            check_count("draft_tokens", draft_tokens)
+        if attention and draft_tokens:
+            raise ValueError("draft_tokens: drafts are checked by dense attention, take either them or a budget")
+        self.attention, self.draft_tokens = attention, draft_tokens or 0
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         config = AutoConfig.from_pretrained(model)
         self.reach = find_reach(config)
@@ -121,6 +133,7 @@ class TransformersEngine:
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model_name, self.fingerprint = str(model), fingerprint(model)
         self.arithmetic = f"transformers {self.model.dtype}" + (f", {attention}" if attention else "")
+        self.arithmetic += f", drafts of {draft_tokens}" if draft_tokens else ""  # another product for each length
         self.end_ids = end_token_ids(model, self.tokenizer)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
         self.vocabulary = self.model.get_input_embeddings().num_embeddings
@@ -131,7 +144,7 @@ class TransformersEngine:
     def decode(self, requests: list[Request]) -> Iterator[tuple[int, list[Decoded]]]:
         """See `Engine.decode`. Every prompt is checked against the context before the first is decoded."""
         tracks: list[Track] = []
-        batch = _Batch(self.model, self.device, tracks, self.attention)
+        batch = _Batch(self.model, self.device, tracks, self.attention, self.draft_tokens)
         queue: deque[int] = deque()
         size = 1
         while len(tracks) < len(requests) or queue or batch.rows:
@@ -229,8 +242,8 @@ class TransformersEngine:
 class _Batch:
     """Rows with their cache. Between steps it lacks the last id of every row, and of no row more."""
 
-    def __init__(self, model, device: str, tracks: list[Track], attention: Sparse | None = None):
-        self.model, self.device, self.tracks = model, device, tracks
+    def __init__(self, model, device: str, tracks: list[Track], attention: Sparse | None = None, draft_tokens: int = 0):
+        self.model, self.device, self.tracks, self.draft_tokens = model, device, tracks, draft_tokens
         self.rows: list[_Row] = []
         self.cache = PagedCache(model.config, device)
         self.memory = Memory(attention, stream=find_stream(device)) if attention else None
@@ -252,6 +265,13 @@ class _Batch:
         """Give every row its next id, let finished rows go and branches part."""
         if not self.rows:
             return
+        drafts = [self._draft(row) for row in self.rows]
+        self._extend_drafted(drafts, end_ids) if any(drafts) else self._extend_each(end_ids)
+        self._settle()
+        self._fill()
+
+    def _extend_each(self, end_ids: frozenset[int]) -> None:
+        """A token for every row."""
         logits = self.feed([row.last() for row in self.rows])
         steps = [ask(row.policy, row.ids, row.put) for row in self.rows]
         for step, own in zip(steps, logits):
@@ -259,8 +279,40 @@ class _Batch:
                 own[list(step.forbid)] = float("-inf")
         for row, step, token, own in zip(self.rows, steps, _likeliest(logits), logits):
             row.extend(step, token, own, end_ids, self._price)
-        self._settle()
-        self._fill()
+            row.passes += 1
+
+    def _draft(self, row: _Row) -> list[int]:
+        """What may come next, as far as the row may still go."""
+        most = min(self.draft_tokens, row.policy.max_tokens - len(row.ids) - 1)
+        return look_up(row.request.prompt_ids + row.ids, most) if most > 0 else []
+
+    def _extend_drafted(self, drafts: list[list[int]], end_ids: frozenset[int]) -> None:
+        """A token for every row, and one more for each that its draft has right, up to where its policy steps in."""
+        filled = list(self.cache.lengths)
+        fed = [[row.last(), *draft] for row, draft in zip(self.rows, drafts)]
+        logits = self.read(list(range(len(fed))), fed, self.model).logits
+        for slot, (row, draft, own) in enumerate(zip(self.rows, drafts, logits)):
+            gained = self._check(row, draft, own, end_ids)
+            row.passes, row.drafted, row.accepted = row.passes + 1, row.drafted + len(draft), row.accepted + gained - 1
+            self.cache.lengths[slot] = filled[slot] + gained  # what lies behind is not seen, and written over
+
+    def _check(self, row: _Row, draft: list[int], logits: torch.Tensor, end_ids: frozenset[int]) -> int:
+        """Extend a row as long as it writes what was drafted. Returns by how many passes without drafts."""
+        for count, own in enumerate(logits[: len(draft) + 1], start=1):
+            step = ask(row.policy, row.ids, row.put)
+            if step.forbid:
+                own[list(step.forbid)] = float("-inf")
+            before = len(row.ids)
+            row.extend(step, _likeliest(own[None])[0], own, end_ids, self._price)
+            if row.ids[before:] != draft[count - 1 : count] or self._turns(row):
+                break
+        return count
+
+    def _turns(self, row: _Row) -> bool:
+        """Whether something else than the next token comes now: an end, a forced id, a branch."""
+        parting = row.branch == 0 and any(one.window == len(row.ids) for one in self.tracks[row.index].waiting.values())
+        ends = row.ended or row.policy.finished(row.ids)
+        return parting or ends or ask(row.policy, row.ids, row.put).force is not None
 
     def feed(self, ids: list[int]) -> torch.Tensor:
         """Feed one id to every slot. Returns the logits (slots or some more, vocabulary) of the next."""
