@@ -157,7 +157,9 @@ def main() -> None:
             model, note = options.model, ""
         else:
             model, note = find_model(options.model)
-        engine = load_engine(options.engine, model, **({"base_url": options.base_url} if options.base_url else {}))
+        given = {"base_url": options.base_url} if options.base_url else {}
+        given |= {"draft_tokens": 4} if options.engine == "transformers" else {}  # one answer at a time: it pays
+        engine = load_engine(options.engine, model, **given)
         page = build(engine, None if options.template_system_prompt else "", note)
         launch(page, options.port)
     except (ModelUnavailable, EngineUnavailable, ValueError) as error:
