@@ -1,9 +1,13 @@
 """Pools of programs with a known truth: shares are kept, planted behaviour decides, and nothing is there by chance."""
 
+import json
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 
 from z1lib.analysis import programs
-from z1lib.records import Behaviour
+from z1lib.records import Behaviour, Shape
 from z1lib.stats import BadAnalysis
 
 
@@ -57,3 +61,51 @@ def test_inputs_are_described_by_what_they_tell_apart():
     assert table["wrong ones told apart"] == pytest.approx(8 / 9)
     with pytest.raises(BadAnalysis, match="no programs were run on inputs by 'atheris'"):
         programs.compare(rows, "atheris", 0, 100)
+
+
+def record(value: str) -> str:
+    return json.dumps(["returns", f"int {value}", "(1,)", ""])
+
+
+def test_fewer_inputs_and_other_makers_are_paired_with_the_first():
+    blind = [replace(row, maker="examples", outcomes=["x", "x"]) for row in make_bed()]
+    table = programs.ablate([*make_bed(), *blind], 200, 0, share=0.5).set_index(["maker", "inputs at most"])
+    assert [*table.index] == [("hypothesis", 2), ("examples", 2)]
+    assert table.loc[("hypothesis", 2)].accuracy == 1
+    beside = table.loc[("examples", 2)]["minus the first maker, all inputs"]
+    assert beside.estimate == pytest.approx(table.loc[("examples", 2)].accuracy - 1)
+
+
+def test_the_pool_that_is_opened_has_two_clusters_and_a_right_answer_and_says_what_differs():
+    right = [record(value) for value in "12345678"]
+    near = [*right[:6], record("0"), record("0")]
+    far = [record("9")] * 8
+    bed = [seen("p", "right", right), seen("p", "branch", near), seen("p", "operator", far), seen("q", "right", right)]
+    pool, labels, answer = programs.open_pool(bed, seed=1)
+    assert pool[answer].kind == "right"
+    assert {row.problem_id for row in pool} == {"p"}
+    assert sorted(labels) == [0, 0, 0, 0, 1] or sorted(labels) == [0, 1, 1, 1, 1]
+    table = programs.tell_apart(pool, labels, [f"({i},)" for i in range(8)])
+    assert len(table) == 5
+    assert set(table.iloc[0, 1:]) == {"1", "9"}
+    with pytest.raises(BadAnalysis, match="two clusters and a right answer"):
+        programs.open_pool(bed[-1:], seed=0)
+
+
+def test_a_models_own_programs_are_chosen_among_and_priced():
+    shape, rows = Shape("m", 1000, 20, 3), []
+    for problem in range(6):
+        for sample in range(4):
+            right = sample < 2
+            outcomes = (record("1"),) if right else (record(str(2 + sample)),)
+            rows.append((f"p{problem}", sample, 0, right, outcomes))
+    pool = pd.DataFrame(rows, columns=["problem_id", "sample", "draw", "correct", "outcomes"])
+    pool = pool.assign(model="m", policy="w", window=9, total_tokens=5, overran=False, kind="code", seconds=0.5)
+    pool = pool.assign(prompt_tokens=10, answer="code", thinking_tokens=5, no_answer=False)
+    table = programs.compare_drawn(pool, shape, 200, 0).set_index("rule")
+    assert table.loc["medoid"].accuracy == table.loc["largest_group"].accuracy == table.loc["oracle"].accuracy == 1
+    assert table.loc["one sample"].accuracy == table.loc["anyone"].accuracy == 0.5
+    assert table.loc["one sample", "medoid minus it"].estimate == 0.5
+    assert table.loc["medoid", "seconds of sandbox"] == 2
+    assert table.loc["vote", "seconds of sandbox"] == 0
+    assert table.loc["medoid", "decoded"] == 20

@@ -76,14 +76,19 @@ def make_pools(
     behaviours: Sequence[Behaviour], maker: str, share: float, wrong: str, seed: int, inputs: int | None = None
 ) -> list[tuple[list[tuple[str, ...]], list[bool]]]:
     """`make_pool` of every problem of the bed that has wrong ones. Raises BadAnalysis where a maker has no rows."""
-    by_problem: dict[str, list[Behaviour]] = {}
+    pools = [make_pool(rows, share, wrong, seed, inputs) for rows in group(behaviours, maker)]
+    return [pool for pool in pools if pool]
+
+
+def group(behaviours: Sequence[Behaviour], maker: str) -> list[list[Behaviour]]:
+    """The bed's programs on inputs by a maker, problem by problem. Raises BadAnalysis where there are none."""
+    found: dict[str, list[Behaviour]] = {}
     for row in behaviours:
         if row.maker == maker and not row.model:
-            by_problem.setdefault(row.problem_id, []).append(row)
-    if not by_problem:
+            found.setdefault(row.problem_id, []).append(row)
+    if not found:
         raise BadAnalysis(f"no programs were run on inputs by {maker!r}")
-    pools = [make_pool(rows, share, wrong, seed, inputs) for rows in by_problem.values()]
-    return [pool for pool in pools if pool]
+    return list(found.values())
 
 
 def ablate(behaviours: Sequence[Behaviour], resamples: int, seed: int, share: float = 0.3) -> pd.DataFrame:
@@ -112,12 +117,8 @@ def open_pool(behaviours: Sequence[Behaviour], seed: int) -> tuple[list[Behaviou
 
     Of the bed's problems whose right program the medoid chose.
     """
-    by_problem: dict[str, list[Behaviour]] = {}
-    for row in behaviours:
-        if not row.model and row.outcomes and row.maker == behaviours[0].maker:
-            by_problem.setdefault(row.problem_id, []).append(row)
     found = []
-    for rows in by_problem.values():
+    for rows in group(behaviours, behaviours[0].maker):
         pool = random.Random(seed).sample([rows[0]] * 3 + rows[1:], len(rows) + 2)
         index, labels, _ = choose_by_behaviour([tuple(row.outcomes) for row in pool])
         sizes = sorted(Counter(label for label in labels if label >= 0).values())
