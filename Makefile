@@ -78,6 +78,9 @@ $(RUN)/%.ipynb: notebooks/%.ipynb | own
 verify: own ## do the committed results of PROFILE follow from its completions, and does your run agree with them?
 	@$(BIN)/python -m z1lib.pages.verify $(RUN) figures/$(PROFILE)
 
+plan: own ## what PROFILE takes before it is started, stage by stage (PRICE=... of a GPU hour)
+	@$(BIN)/python -m z1lib.pages.plan $(PROFILE) $(if $(PRICE),--price $(PRICE))
+
 publish: own ## put the results of a run into figures/PROFILE, and make every generated text anew
 	@$(BIN)/python -m z1lib.pages.publish $(RUN) figures/$(PROFILE)
 
@@ -133,5 +136,5 @@ demo: own ## a page to watch two policies think: make demo [ARGS="--model FOLDER
 clean: ## remove the runs of PROFILE (figures and .venv stay)
 	rm -rf $(RUN)
 
-.PHONY: help setup own reproduce only verify publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
+.PHONY: help setup own reproduce only verify plan publish test test-slow test-gpu test-browser test-colab bench lint lab demo clean
 .SECONDARY:
