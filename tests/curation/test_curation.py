@@ -150,7 +150,7 @@ def test_a_test_problem_that_is_trained_on_is_named():
 
 def test_an_unknown_source_names_the_profile_and_the_key():
     pool = {"models": [], "problems": {}}  # no set of it is in the way of the one that is looked for
-    profile = make_profile("smoke", test_problems={"riddles": 3}, pool=pool)
+    profile = make_profile("smoke", test_problems={"riddles": 3}, pool=pool, cheaper={"models": []})
     with pytest.raises(ValueError, match="profile smoke: key 'test_problems': no source 'riddles'"):
         gather.make_test_problems(profile)
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from z1lib.cost import Cost
+from z1lib.problems.humaneval import make_problems
 from z1lib.records import Problem
 from z1lib.sandbox.strategies import NoInput, strategy_of
 from z1lib.selection import Candidate, Medoid, choose_program
@@ -25,7 +26,7 @@ from z1lib.selection.behaviour import (
     medoid,
     observe,
 )
-from z1lib.selection.inputs import Target, draw, find_example_calls, target_of
+from z1lib.selection.inputs import Target, draw, draw_inputs, find_example_calls, target_of
 
 SQUARE = Target("function", "square", "", ("int",), ())
 RIGHT = "def square(x: int) -> int:\n    return x * x\n"
@@ -224,6 +225,17 @@ def test_a_target_is_read_from_the_problem_alone():
 def test_examples_are_inputs_and_never_outputs():
     prompt = ">>> f([1, 2], 'a)')\n[3]\n>>> f(g(1))\n>>> f([],\n  'b')\n"
     assert find_example_calls(prompt, "f") == ["([1, 2], 'a)')", "([], 'b')"]
+    assert find_example_calls("f(x y) - (3)\nf(n) = f(n - 1) + (n)", "f") == []
+
+
+def test_problems_of_humaneval_have_inputs_or_say_why_not():
+    missing = 0
+    for one in make_problems(164):
+        try:
+            assert draw_inputs(target_of(one), 4, 0)
+        except NoInput:
+            missing += 1
+    assert missing == 20  # no annotations, and examples that are no literal calls
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,10 @@ def _like(value) -> st.SearchStrategy:
     if isinstance(value, str):
         return st.just(value) | st.text(value or "abc", max_size=2 * len(value) + 4)
     if isinstance(value, dict):
-        keys, values = (st.one_of([_like(one) for one in part]) for part in (value.keys(), value.values()) if value)
-        return st.dictionaries(keys, values, max_size=5) if value else st.just(value)
+        if not value:
+            return st.just(value)
+        keys, values = (st.one_of([_like(one) for one in part]) for part in (value.keys(), value.values()))
+        return st.dictionaries(keys, values, max_size=5)
     if isinstance(value, list | tuple | set):
         inner = st.one_of([_like(one) for one in value]) if value else SIMPLE["int"]
         drawn = st.lists(inner, max_size=2 * len(value) + 3)

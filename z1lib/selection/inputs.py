@@ -73,7 +73,7 @@ def find_example_calls(prompt: str, name: str) -> list[str]:
         for end in (i for i, character in enumerate(prompt[start.end() :], start.end()) if character == ")"):
             try:
                 call = ast.parse(prompt[start.start() : end + 1], mode="eval").body
-                if not call.keywords:
+                if isinstance(call, ast.Call) and not call.keywords:  # not the first term of "f(x) + (y)"
                     found.append(repr(tuple(ast.literal_eval(one) for one in call.args)))
                 break
             except (SyntaxError, ValueError):
