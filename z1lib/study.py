@@ -62,6 +62,10 @@ class Study:
         own = self.path(name)
         return (own.exists() and own.stat().st_size > 0) or any(self._kept(name))
 
+    def say_missing(self) -> str:
+        """The note that stands where neither this run nor the repository has what is to be shown."""
+        return f"> **Not run yet.** `make reproduce PROFILE={self.profile.name}` makes what this section shows."
+
     def _kept(self, name: str) -> list[Path]:
         """The committed files of an artifact, one a training seed."""
         return list((self.committed / "artifacts").glob(f"{Path(name).stem}*.jsonl.gz"))
