@@ -4,6 +4,7 @@ import ast
 import itertools
 import json
 import random
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -106,6 +107,13 @@ def test_an_input_that_takes_too_long_costs_that_record_alone(name):
     first, second, third = ran(HOSTILE[name])
     assert (first, third) == (["returns", "int 0"], ["returns", "int 4"])
     assert second == ["raises", "timeout"]
+
+
+def test_a_program_that_never_ends_is_not_asked_on_every_input():
+    start = time.monotonic()
+    records = ran("def square(x):\n    while x:\n        pass\n    return 0", [f"({i},)" for i in range(40)])
+    assert records == [["returns", "int 0"], *[["raises", "timeout"]] * 39]
+    assert time.monotonic() - start < 20  # and not 78 seconds
 
 
 FORGED = "{'error': None, 'records': [['x'] * 3] * 2, 'arcs': []}"
