@@ -8,12 +8,10 @@ import argparse
 from pathlib import Path
 
 from paired import Way, compare, write_table
-from windowed_inference import find_model
+from windowed_inference import find_model, ids_of, make_prompts
 
-from z1lib.chat import conversation, encode_prompt
 from z1lib.engines.base import Metered, load_engine
 from z1lib.inference.decode import generate
-from z1lib.problems import tracing
 from z1lib.window import Unbounded
 
 MOST = 384
@@ -21,12 +19,12 @@ DRAFTS = (2, 4, 8)
 FASTER = 1.3  # than without, for the best of them: what it should keep to
 
 
-def make_way(name: str, model: str, prompts: list, **options) -> tuple[Way, Metered]:
+def make_way(name: str, model: str, count: int, **options) -> tuple[Way, Metered]:
     metered = Metered(load_engine("transformers", model, batch_size=1, **options))
-    ids = [encode_prompt(metered.tokenizer, conversation(one.prompt, "")) for one in prompts]
+    prompts = make_prompts(metered.tokenizer, count)
 
     def run() -> list[list[int]]:
-        return [row.token_ids for [row] in generate(metered, ids, Unbounded(MOST))]
+        return ids_of(generate(metered, prompts, Unbounded(MOST)))
 
     return Way(name, run, lambda: (metered.cost.prefilled, metered.cost.decoded)), metered
 
@@ -38,12 +36,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
     model = given.model or find_model()
-    problems = tracing.make_problems(given.prompts, [1, 2, 3, 4, 5], 100, "tracing", set())
     rows = []
     for dtype in ("float32", "bfloat16"):
-        plain, _ = make_way(f"plain, {dtype}", model, problems, dtype=dtype)
+        plain, _ = make_way(f"plain, {dtype}", model, given.prompts, dtype=dtype)
         for count in DRAFTS:
-            drafted, metered = make_way(f"drafts of {count}, {dtype}", model, problems, dtype=dtype, draft_tokens=count)
+            drafted, metered = make_way(
+                f"drafts of {count}, {dtype}", model, given.prompts, dtype=dtype, draft_tokens=count
+            )
             row = compare(drafted, plain, given.repeats)
             rows.append(row | {"accepted share": metered.cost.accepted / metered.cost.drafted})
             print(rows[-1])

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from paired import COMMIT
-
-from z1lib.provenance import processor
+from paired import COMMIT, device_name
 
 PYTHON, HERE = sys.executable, Path(__file__).parent
 # part -> (command, what it becomes at toy size, seconds): 40 minutes in all
@@ -53,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--toy", action="store_true")
     toy = parser.parse_args().toy
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    card = device_name()
     if not toy and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here: `python benchmarks/gpu.py --toy` shows that the script runs")
     file = HERE / ("gpu_toy.csv" if toy else "gpu.csv")

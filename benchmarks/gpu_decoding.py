@@ -10,14 +10,13 @@ import time
 from pathlib import Path
 
 import torch
-from paired import write_table
+from paired import device_name, write_table
 from sparse_decoding import SMALL, time_steps
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from z1lib.engines.attention import PAGED
 from z1lib.engines.cache import bytes_per_position
 from z1lib.hardware import has_bf16_units
-from z1lib.provenance import processor
 
 TOY = LlamaConfig(
     vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -74,7 +73,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true")
     toy = parser.parse_args().toy
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    card = torch.cuda.get_device_name() if device == "cuda" else processor()
+    card = device_name()
     dtype = torch.bfloat16 if has_bf16_units() else torch.float32
     bandwidth = measure_bandwidth(device, 64 if toy else 1024)
     for name, config in ({"toy": TOY} if toy else SHAPES).items():

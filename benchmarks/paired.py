@@ -7,11 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import nnls
 
 from z1lib.provenance import commit, processor
 
 COMMIT = commit()  # at the start: the code may be edited while this runs
+
+
+def device_name() -> str:
+    """The card where there is one, else the processor."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
 
 
 @dataclass

@@ -10,14 +10,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from paired import write_table
+from paired import device_name, write_table
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from z1lib.engines.attention import PAGED
 from z1lib.engines.sparse import SPARSE, Sparse
 from z1lib.engines.transformers import _Batch
 from z1lib.hardware import has_bf16_units
-from z1lib.provenance import processor
 
 SMALL = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -64,7 +63,7 @@ def main() -> None:
     config = LARGE if device == "cuda" else SMALL
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=PAGED).eval()
-    card = torch.cuda.get_device_name() if device == "cuda" else processor()
+    card = device_name()
     table = []
     for context in map(int, given.contexts.split(",")):
         for attention in WAYS:

@@ -17,6 +17,7 @@ from z1lib.files import explain
 from z1lib.window import HINTS, ShiftedWindow, check_windows, has_option, policy_named
 
 Maker = Literal["hypothesis", "first only", "atheris", "unguided", "examples"]  # inference/programs.py
+Select = Literal["ridge", "last", "now", "page", "window"]  # engines/budget.py
 EngineName = Literal["transformers", "vllm", "server"]  # a file of engines/ each
 PROFILES = Path(os.environ.get("Z1_PROFILES", Path(__file__).parent.parent / "profiles"))
 Count = Annotated[int, Field(ge=1)]
@@ -310,7 +311,7 @@ class Cheaper(Section):
     models: list[str]
     problems: dict[str, Limit]
     windows: list[Limit] = Field(min_length=1)
-    selects: list[Literal["ridge", "last", "now", "page", "window"]]
+    selects: list[Select]
     budgets: list[Count]
     long_problems: dict[str, Limit]  # that are asked behind solved ones too
     long_tokens: Count  # of those solved ones, at most
@@ -433,6 +434,11 @@ class Profile(Section):
             of = self.sft.calibrated[run].of
             return [run + model.removeprefix(of) for model in self.trained(of)]
         return list(self.trained(run)) if run in self.sft.runs and run not in self.model.released else [run]
+
+    @property
+    def to_train(self) -> list[str]:
+        """The runs that are trained: those that are decoded and whose weights are not released."""
+        return [run for run in self.sft.runs if run in self.inference.models and run not in self.model.released]
 
     @property
     def decoded(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Cheaper tokens: what a budget of positions costs in accuracy and saves in reading, by selection.
 
 The sample is the problem; every comparison with dense attention is paired. Positions that were read, and keys that were
-scored to choose them, follow from the lengths (`engines.sparse.Sparse.price`).
+scored to choose them, follow from the lengths (`engines.budget.Sparse.price`).
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,10 @@ import pandas as pd
 
 from z1lib.analysis.tables import join
 from z1lib.cost import Cost, count_eflops
-from z1lib.engines.sparse import Sparse
+from z1lib.engines.budget import DENSE, Sparse
 from z1lib.records import Completion, Grade, Problem, Recall, Shape
 from z1lib.stats import mean_interval, paired_bootstrap
 
-DENSE = "dense"
 MARGIN = 0.02  # what may be lost, at most, for a budget to count as enough
 
 

@@ -14,54 +14,16 @@ layers behind it run. On a CPU the same is computed when it is needed. Both give
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from z1lib.engines.attention import paged_attention
-from z1lib.window import check_count
+from z1lib.engines.budget import POSITIONS, Sparse
 
-Select = Literal["ridge", "last", "now", "page", "window"]
 AHEAD = ("ridge", "last")  # that choose without the present query, and so before the token's own key is there
-POSITIONS = 16  # of a page, of whose keys the smallest and largest are kept
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """Which positions a new token attends to: at most `budget`, itself, `sinks` first and `recent` last ones always.
-
-    `history`: queries that a prediction is made from; `ridge`: its regulariser, as a share of their mean square.
-    `dense_layers` attend to everything. Raises ValueError for a budget that the fixed positions fill, a history below
-    2, a ridge that is not above 0 (its equations could not be solved), or an unknown selection.
-    """
-
-    budget: int
-    select: Select = "ridge"
-    history: int = 16
-    ridge: float = 1e-2
-    sinks: int = 4
-    recent: int = 8
-    dense_layers: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        if self.select not in get_args(Select):
-            raise ValueError(f"select: {self.select!r} is not one of {', '.join(get_args(Select))}")
-        for name, least in (("sinks", 0), ("recent", 0), ("history", 2)):
-            check_count(f"Sparse: {name}", getattr(self, name), least)
-        check_count("Sparse: budget (its sinks, recent positions and the token itself, at least)", self.budget,
-                    self.sinks + self.recent + 1)  # fmt: skip
-        if not self.ridge > 0:
-            raise ValueError(f"Sparse: ridge must be above 0, got {self.ridge}: the equations could not be solved")
-
-    def price(self, length: int, layers: int) -> tuple[int, int]:
-        """(positions attended, keys scored to choose them) of a token with so many positions, mean of the layers."""
-        sparse = 1 - len(self.dense_layers) / layers
-        if length <= self.budget:
-            return length, 0
-        keys = {"window": 0.0, "page": 2 / POSITIONS}.get(self.select, 1.0)
-        return round(length - sparse * (length - self.budget)), round(sparse * keys * length)
 
 
 Chosen = tuple[torch.Tensor, torch.Tensor]  # positions (rows, key heads, budget), and which of them are there
@@ -117,7 +79,7 @@ class Memory:
 
     def start(self, layer: int, query, keys, visible, scaling: float) -> None:
         """Begin to choose what the next token attends to in a layer, of which this one's query and key are there."""
-        if self.stream and self.asked.select in AHEAD and int(visible.sum(dim=-1).max()) >= self.asked.budget:
+        if self.stream and self.asked.select in AHEAD:
             self.begun[layer] = self.stream.start(lambda: choose_ahead(self, layer, query, keys, visible, scaling))
 
     def take(self, layer: int) -> Chosen | None:

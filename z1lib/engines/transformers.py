@@ -265,7 +265,7 @@ class _Batch:
         """Give every row its next id, let finished rows go and branches part."""
         if not self.rows:
             return
-        drafts = [self._draft(row) for row in self.rows]
+        drafts = [self._draft(row) for row in self.rows] if self.draft_tokens else []
         self._extend_drafted(drafts, end_ids) if any(drafts) else self._extend_each(end_ids)
         self._settle()
         self._fill()
@@ -273,10 +273,7 @@ class _Batch:
     def _extend_each(self, end_ids: frozenset[int]) -> None:
         """A token for every row."""
         logits = self.feed([row.last() for row in self.rows])
-        steps = [ask(row.policy, row.ids, row.put) for row in self.rows]
-        for step, own in zip(steps, logits):
-            if step.forbid:
-                own[list(step.forbid)] = float("-inf")
+        steps = [_ask(row, own) for row, own in zip(self.rows, logits)]
         for row, step, token, own in zip(self.rows, steps, _likeliest(logits), logits):
             row.extend(step, token, own, end_ids, self._price)
             row.passes += 1
@@ -299,9 +296,7 @@ class _Batch:
     def _check(self, row: _Row, draft: list[int], logits: torch.Tensor, end_ids: frozenset[int]) -> int:
         """Extend a row as long as it writes what was drafted. Returns by how many passes without drafts."""
         for count, own in enumerate(logits[: len(draft) + 1], start=1):
-            step = ask(row.policy, row.ids, row.put)
-            if step.forbid:
-                own[list(step.forbid)] = float("-inf")
+            step = _ask(row, own)
             before = len(row.ids)
             row.extend(step, _likeliest(own[None])[0], own, end_ids, self._price)
             if row.ids[before:] != draft[count - 1 : count] or self._turns(row):
@@ -380,6 +375,14 @@ class _Batch:
         if self.memory:
             self.memory.close()
         return output
+
+
+def _ask(row: _Row, logits: torch.Tensor) -> Step:
+    """What the policy says of a row's next token; of its logits, those that may not come are taken out."""
+    step = ask(row.policy, row.ids, row.put)
+    if step.forbid:
+        logits[list(step.forbid)] = float("-inf")
+    return step
 
 
 def _groups(lacking: dict[int, list[int]], filled: list[int]) -> list[list[int]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from z1lib.chat import Message, conversation, encode_prompt
 from z1lib.engines.base import Engine, load_engine
+from z1lib.engines.budget import DENSE, Sparse
 from z1lib.engines.diagnose import diagnose
-from z1lib.engines.sparse import Sparse
 from z1lib.files import Journal, read_jsonl
 from z1lib.hardware import check_hardware, decoding_dtype
 from z1lib.inference.decode import sweep
@@ -20,7 +20,7 @@ from z1lib.records import SPARSE, Completion, Problem, Recall, Trajectory
 from z1lib.study import Study
 from z1lib.window import Policy, ShiftedWindow
 
-DENSE, SHORT, LONG = "dense", "short", "long"
+SHORT, LONG = "short", "long"
 FOUND = ["recall", "chance", "mass", "most", "overlap"]
 
 

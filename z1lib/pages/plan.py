@@ -27,11 +27,9 @@ def _row(profile: Profile, stage: str, name: str, tokens: float, rate: float) ->
 
 
 def _training(profile: Profile) -> list[tuple]:
-    """The runs that are decoded: each sees its response tokens once an epoch, once a training seed."""
-    wanted = {*profile.inference.models, *profile.inference.pool.models, *profile.inference.cheaper.models}
-    wanted |= {asked.of for name, asked in profile.sft.calibrated.items() if name in wanted}
+    """The runs that are trained: each sees its response tokens once an epoch, once a training seed."""
     rows = []
-    for name in (name for name in profile.sft.runs if name in wanted - set(profile.model.released)):
+    for name in profile.to_train:
         seen = profile.sft.runs[name].tokens or profile.curation.response_token_budget
         tokens = seen * profile.sft.epochs * len(profile.trained(name))
         rows.append(_row(profile, "02_sft", name, tokens, profile.sft.tokens_per_second))

@@ -223,11 +223,25 @@ def collect(reader, patience):
     return found
 
 
-def main():
+def listen():
+    """(what was asked, where to answer); from here on nothing else has a standard stream."""
     given = json.load(sys.stdin)
     said, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+    return given, said
+
+
+def answer(said, found):
+    """Write the answer, whole. Does not return."""
+    data = json.dumps(found).encode()
+    while data:
+        data = data[os.write(said, data) :]
+    os._exit(0)
+
+
+def main():
+    given, said = listen()
     signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, given["define_s"])
     error, passes = None, [[], []]
@@ -241,8 +255,4 @@ def main():
     if error is None:
         passes = [run_pass(call, given["inputs"], given["limit_s"], given["arcs"]) for _ in range(given["passes"])]
     arcs = [taken for _, taken in passes[0]]
-    found = {"error": error, "records": [[record for record, _ in one] for one in passes], "arcs": arcs}
-    data = json.dumps(found).encode()
-    while data:
-        data = data[os.write(said, data) :]
-    os._exit(0)
+    answer(said, {"error": error, "records": [[record for record, _ in one] for one in passes], "arcs": arcs})

@@ -17,7 +17,6 @@ from z1lib.records import Problem
 from z1lib.sandbox.strategies import NUMBER, NoInput, strategy_of
 
 DRAWN = 3  # inputs drawn for one that is kept
-MAKERS = ("hypothesis", "atheris", "unguided", "examples")
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def draw(strategy: st.SearchStrategy[str], count: int, number: int) -> list[str]
 def draw_inputs(target: Target, max_inputs: int, number: int = 0, maker: str = "hypothesis") -> list[str]:
     """Inputs for a target: the problem's examples, then drawn ones, the same for the same number.
 
-    `maker`, one of MAKERS: "hypothesis" draws more than are kept, for a reference to choose from; "unguided" as many as
+    `maker`: "hypothesis" draws more than are kept, for a reference to choose from; "unguided" as many as
     are kept, which is what "atheris" fills up its own with; "examples" none. Raises NoInput where none can be made.
     """
     strategy = strategy_of(target.kind, target.annotations, target.examples)

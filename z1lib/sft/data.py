@@ -24,9 +24,8 @@ def training_runs(trajectories: list[Trajectory], profile: Profile) -> dict[str,
     The profile's runs that are decoded later and whose weights are not released, each with each of its seeds; all
     trainings of a seed come before those of the next, so that whole blocks are there early.
     """
-    runs = [run for run in profile.sft.runs if run in profile.inference.models and run not in profile.model.released]
-    rows = {run: [row for row in trajectories if row.run == run] for run in runs}
-    models = [(seed, model, run) for run in runs for model, seed in profile.trained(run).items()]
+    rows = {run: [row for row in trajectories if row.run == run] for run in profile.to_train}
+    models = [(seed, model, run) for run in rows for model, seed in profile.trained(run).items()]
     order = profile.sft.seeds or [profile.seed]
     return {
         model: (rows[run], profile.model_copy(update={"seed": seed}))
