@@ -52,6 +52,9 @@ def test_a_planted_loss_is_found_and_equality_must_be_shown():
     assert rows.loc[("dense", 0)].attended == sum(range(10, 15))
     [enough] = cheaper.first_enough(table)["first budget"]
     assert enough == 64
+    alike = {"z1 dense 0 long": [True] * 3, "z1 now 64 long": [True] * 3}
+    [none] = cheaper.first_enough(cheaper.compare(make(alike), SHAPE, 500, 0))["first budget"]
+    assert pd.isna(none)  # three problems show nothing
     unsure = {**few, "z1 now 64 long": [False, True]}
     [none] = cheaper.first_enough(cheaper.compare(make(unsure), SHAPE, 500, 0))["first budget"]
     assert pd.isna(none)

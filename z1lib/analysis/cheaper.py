@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from z1lib.analysis.findings import FEWEST
 from z1lib.analysis.tables import join
 from z1lib.cost import Cost, count_eflops
 from z1lib.engines.budget import DENSE, Sparse
@@ -42,7 +43,8 @@ def count_read(prompt: int, tokens: int, select: str, budget: int) -> tuple[int,
 def compare(frame: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> pd.DataFrame:
     """By length, window, selection and budget: accuracy, tokens, what was read, and each minus dense, paired.
 
-    `enough`: whether the interval of what is lost lies within MARGIN, a test of non-inferiority at 2.5%.
+    `enough`: whether the interval of what is lost lies within MARGIN, a test of non-inferiority at 2.5%; fewer than
+    FEWEST problems show nothing.
     """
     rows = []
     for (length, window), part in frame.groupby(["length", "window"], sort=False):
@@ -55,7 +57,7 @@ def compare(frame: pd.DataFrame, shape: Shape, resamples: int, seed: int) -> pd.
             cost = Cost(mean.prompt_tokens, mean.total_tokens, mean.attended, mean.scored)
             eflops = count_eflops(cost, shape) / 1e9
             numbers = accuracy.estimate, accuracy.low, accuracy.high, mean.total_tokens, mean.attended, mean.scored
-            enough = select == DENSE or minus.low > -MARGIN
+            enough = select == DENSE or (len(own) >= FEWEST and minus.low > -MARGIN)
             rows.append((length, window, select, budget, len(own), *numbers, eflops, minus, enough))
     columns = ["length", "window", "select", "budget", "n", "accuracy", "low", "high", "tokens"]
     columns += ["attended", "scored", "billion eFLOPs", "minus dense", "enough"]

@@ -323,7 +323,8 @@ def clusters(table: pd.DataFrame, labels: list[int], answer: int) -> Figure:
     `table`: the share of inputs on which two differ, with the programs' kinds as names.
     """
     order = sorted(range(len(labels)), key=lambda i: (labels[i], i != answer))
-    names = [f"{'★ ' if i == answer else ''}{table.index[i]} ({labels[i]})" for i in order]
+    places = {-1: "crashes"}  # a cluster of its own, see `selection.behaviour`
+    names = [f"{'★ ' if i == answer else ''}{table.index[i]} ({places.get(labels[i], labels[i])})" for i in order]
     figure, [axis] = make_axes(1, height=4.2)
     drawn = table.iloc[order, order].set_axis(names).set_axis(names, axis=1)
     sns.heatmap(
